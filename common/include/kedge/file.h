@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KEDGE_FILE_H
+#define KEDGE_FILE_H
+
+/* Small files: whole reads, durable replacement, secrets. All of it blocks. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "kedge/err.h"
+
+/* The whole file as heap memory with a NUL behind it; the caller frees. -EFBIG above max_bytes. */
+int kedge_file_read(const char *path, size_t max_bytes, char **ret_text, size_t *ret_bytes, struct kedge_err *err);
+/* Write to a temporary file beside path, fsync it, rename over path, fsync the directory: after success the
+ * new content survives a power cut, after failure or a crash the old one does. */
+int kedge_file_replace(const char *path, const void *data, size_t nr_bytes, mode_t mode, struct kedge_err *err);
+/* Like kedge_file_read, but refuses a file that group or others may read or write, or that is not ours. */
+int kedge_file_read_secret(const char *path, size_t max_bytes, char **ret_text, size_t *ret_bytes,
+			   struct kedge_err *err);
+/* fsync the directory that holds path, so that a create, rename or unlink in it survives a power cut. */
+int kedge_file_sync_dir_of(const char *path, struct kedge_err *err);
+/* mkdir -p with mode for the last part made. */
+int kedge_mkdir_p(const char *path, mode_t mode, struct kedge_err *err);
+/* Size of a regular file or block device, and the logical block size (512 for files). */
+int kedge_file_geometry(int fd, uint64_t *ret_size_bytes, uint32_t *ret_lbs_bytes, struct kedge_err *err);
+/* write(2) until all is out. 0 or -errno. */
+int kedge_write_full(int fd, const void *buf, size_t nr_bytes);
+/* close(2) that keeps errno, for cleanup ladders; -1 is a no-op. */
+void kedge_close(int fd);
+
+#endif

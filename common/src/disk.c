@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. A file or block device as a kedge_disk over the loop: whole ranges or an error, O_DIRECT where the file system
+ * allows it, bounced where the caller's memory does not fit.
+ *
+ * Owns. The descriptor; for a bounced operation its aligned copy.
+ *
+ * Locks. None: the loop's thread.
+ *
+ * Crash. Nothing is durable before a flush: FLUSH is fdatasync(2), which also covers the block allocation of writes into
+ * holes. An error of fdatasync is passed on as it is and never retried (the page cache may have dropped the pages).
+ */
+#include "kedge/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kedge/bytes.h"
+#include "kedge/file.h"
+
+#define ZERO_STEP_BYTES (1u << 20)
+
+/* How a ZERO is being done (kedge_disk_io.way): tried in this order. */
+enum zero_way { ZERO_BY_RANGE, ZERO_BY_PUNCH, ZERO_BY_WRITING };
+
+struct file_disk {
+	struct kedge_disk disk;
+	struct kedge_loop *loop;
+	int fd;
+	bool is_direct;
+	enum zero_way zero_way; /* the best one that the file system has not refused */
+	void *zeroes; /* ZERO_STEP_BYTES, made when first needed */
+};
+
+void *kedge_buf_alloc(size_t nr_bytes)
+{
+	void *p = NULL;
+
+	if (posix_memalign(&p, 4096, kedge_round_up(nr_bytes ? nr_bytes : 1, 4096)) != 0)
+		return NULL;
+	return p;
+}
+
+void kedge_buf_free(void *buf)
+{
+	free(buf);
+}
+
+void kedge_disk_close(struct kedge_disk *d)
+{
+	if (d)
+		d->ops->close(d);
+}
+
+static void step(struct file_disk *f, struct kedge_disk_io *io);
+
+static void finish(struct file_disk *f, struct kedge_disk_io *io, int res)
+{
+	void *bounce = io->priv;
+
+	if (bounce) {
+		if (io->op == KEDGE_DISK_READ && res == 0)
+			memcpy(io->buf, bounce, io->nr_bytes);
+		io->priv = NULL;
+		kedge_buf_free(bounce);
+	}
+	io->fn(io, res);
+}
+
+static void fail_later_cb(void *arg)
+{
+	struct kedge_disk_io *io = arg;
+
+	finish((struct file_disk *)io->disk, io, -ENOMEM);
+}
+
+static void op_cb(struct kedge_op *op, int res)
+{
+	struct kedge_disk_io *io = kedge_container_of(op, struct kedge_disk_io, ring);
+	struct file_disk *f = (struct file_disk *)io->disk;
+
+	if (res == -EINTR || res == -EAGAIN) {
+		step(f, io);
+		return;
+	}
+	if (io->op == KEDGE_DISK_ZERO && (res == -EOPNOTSUPP || res == -EINVAL || res == -ENOSYS)) {
+		if (io->way == ZERO_BY_WRITING) {
+			finish(f, io, res);
+			return;
+		}
+		/* this way is closed, for this operation and for later ones */
+		if (f->zero_way == (enum zero_way)io->way)
+			f->zero_way++;
+		step(f, io);
+		return;
+	}
+	if (res < 0) {
+		finish(f, io, res);
+		return;
+	}
+	switch (io->op) {
+	case KEDGE_DISK_FLUSH:
+		finish(f, io, 0);
+		return;
+	case KEDGE_DISK_ZERO:
+		/* fallocate answers 0 for the whole range, a write of zeroes its count */
+		io->done_bytes = res == 0 ? io->nr_bytes : io->done_bytes + (uint64_t)res;
+		break;
+	default:
+		if (res == 0) {
+			/* nothing moved: a read past the end, which the caller's bounds exclude, or a device that shrank */
+			finish(f, io, io->op == KEDGE_DISK_READ ? -EIO : -ENOSPC);
+			return;
+		}
+		io->done_bytes += (uint64_t)res;
+	}
+	if (io->done_bytes >= io->nr_bytes)
+		finish(f, io, 0);
+	else
+		step(f, io);
+}
+
+static void step_zero(struct file_disk *f, struct kedge_disk_io *io)
+{
+	uint64_t start = io->start_bytes + io->done_bytes, left = io->nr_bytes - io->done_bytes;
+
+	io->way = f->zero_way;
+	if (io->way == ZERO_BY_RANGE) {
+		/* keeps the space: a reservation made before the drain stays */
+		kedge_op_fallocate(f->loop, &io->ring, f->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, start, left);
+	} else if (io->way == ZERO_BY_PUNCH) {
+		kedge_op_fallocate(f->loop, &io->ring, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, left);
+	} else {
+		if (!f->zeroes) {
+			f->zeroes = kedge_buf_alloc(ZERO_STEP_BYTES);
+			if (!f->zeroes) {
+				finish(f, io, -ENOMEM);
+				return;
+			}
+			memset(f->zeroes, 0, ZERO_STEP_BYTES);
+		}
+		kedge_op_write(f->loop, &io->ring, f->fd, f->zeroes, kedge_min_u64(left, ZERO_STEP_BYTES), start);
+	}
+}
+
+/* Submit what is left of an operation. */
+static void step(struct file_disk *f, struct kedge_disk_io *io)
+{
+	uint64_t start = io->start_bytes + io->done_bytes, left = io->nr_bytes - io->done_bytes;
+	char *buf = io->priv ? io->priv : io->buf;
+
+	switch (io->op) {
+	case KEDGE_DISK_READ:
+		kedge_op_read(f->loop, &io->ring, f->fd, buf + io->done_bytes, left, start);
+		return;
+	case KEDGE_DISK_WRITE:
+		kedge_op_write(f->loop, &io->ring, f->fd, buf + io->done_bytes, left, start);
+		return;
+	case KEDGE_DISK_ZERO:
+		step_zero(f, io);
+		return;
+	case KEDGE_DISK_FLUSH:
+		kedge_op_fsync(f->loop, &io->ring, f->fd, true);
+		return;
+	}
+}
+
+static void file_submit(struct kedge_disk *d, struct kedge_disk_io *io)
+{
+	struct file_disk *f = (struct file_disk *)d;
+	bool has_data = io->op == KEDGE_DISK_READ || io->op == KEDGE_DISK_WRITE;
+
+	io->disk = d;
+	io->done_bytes = 0;
+	io->priv = NULL;
+	io->ring.fn = op_cb;
+	if (has_data && f->is_direct && ((uintptr_t)io->buf & (d->lbs_bytes - 1))) {
+		io->priv = kedge_buf_alloc(io->nr_bytes);
+		if (!io->priv) {
+			io->defer = (struct kedge_defer){.fn = fail_later_cb, .arg = io};
+			kedge_loop_defer(f->loop, &io->defer);
+			return;
+		}
+		if (io->op == KEDGE_DISK_WRITE)
+			memcpy(io->priv, io->buf, io->nr_bytes);
+	}
+	step(f, io);
+}
+
+static void file_cancel(struct kedge_disk *d, struct kedge_disk_io *io)
+{
+	struct file_disk *f = (struct file_disk *)d;
+
+	kedge_op_cancel(f->loop, &io->ring);
+}
+
+static void file_close(struct kedge_disk *d)
+{
+	struct file_disk *f = (struct file_disk *)d;
+
+	kedge_close(f->fd);
+	kedge_buf_free(f->zeroes);
+	free(f);
+}
+
+static const struct kedge_disk_ops file_ops = {
+	.submit = file_submit,
+	.cancel = file_cancel,
+	.close = file_close,
+};
+
+static int open_path(const char *path, unsigned flags, bool *ret_is_direct)
+{
+	int mode = (flags & KEDGE_DISK_RDONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
+	struct stat st;
+	int fd;
+
+	if (flags & KEDGE_DISK_EXCL && stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+		mode |= O_EXCL;
+	*ret_is_direct = !(flags & KEDGE_DISK_BUFFERED);
+	if (*ret_is_direct) {
+		fd = open(path, mode | O_DIRECT);
+		if (fd >= 0 || errno != EINVAL)
+			return fd;
+		*ret_is_direct = false;
+	}
+	return open(path, mode);
+}
+
+int kedge_disk_open(struct kedge_loop *l, const char *path, unsigned flags, struct kedge_disk **ret_disk,
+		    struct kedge_err *err)
+{
+	struct file_disk *f = calloc(1, sizeof *f);
+	int r;
+
+	if (!f)
+		return kedge_err_set(err, -ENOMEM, KEDGE_SIDE_NONE, "no memory to open %s", path);
+	f->disk.ops = &file_ops;
+	f->loop = l;
+	f->fd = open_path(path, flags, &f->is_direct);
+	if (f->fd < 0) {
+		r = kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot open %s: %s", path, strerror(errno));
+		goto free_disk;
+	}
+	r = kedge_file_geometry(f->fd, &f->disk.size_bytes, &f->disk.lbs_bytes, err);
+	if (r < 0) {
+		kedge_err_prefix(err, "%s", path);
+		goto close_fd;
+	}
+	*ret_disk = &f->disk;
+	return 0;
+
+close_fd:
+	kedge_close(f->fd);
+free_disk:
+	free(f);
+	return r;
+}
+
+int kedge_disk_fd(const struct kedge_disk *d)
+{
+	return d->ops == &file_ops ? ((const struct file_disk *)d)->fd : -1;
+}

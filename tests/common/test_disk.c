@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* kedge_disk on real files, on the disk's file system and on tmpfs (which has no ZERO_RANGE). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kedge/bytes.h"
+#include "kedge/disk.h"
+
+#define SIZE (1u << 20)
+
+struct probe {
+	struct kedge_disk_io io;
+	int res;
+	unsigned nr_calls;
+};
+
+static void probe_cb(struct kedge_disk_io *io, int res)
+{
+	struct probe *p = kedge_container_of(io, struct probe, io);
+
+	p->res = res;
+	p->nr_calls++;
+}
+
+static int run(struct kedge_loop *l, struct kedge_disk *d, enum kedge_disk_op op, uint64_t start, uint64_t n, void *buf)
+{
+	struct probe p = {.io = {.op = op, .start_bytes = start, .nr_bytes = n, .buf = buf, .fn = probe_cb}};
+
+	kedge_disk_submit(d, &p.io);
+	assert_int_equal(p.nr_calls, 0);
+	for (int i = 0; i < 500 && !p.nr_calls; i++)
+		kedge_loop_run_once(l, 20);
+	assert_int_equal(p.nr_calls, 1);
+	return p.res;
+}
+
+static void check_on(const char *dir)
+{
+	struct kedge_loop *l;
+	struct kedge_disk *d;
+	char path[200];
+	char *a = kedge_buf_alloc(SIZE), *b = kedge_buf_alloc(SIZE + 64);
+	int fd;
+
+	snprintf(path, sizeof path, "%s/kedge-disk-XXXXXX", dir);
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, SIZE), 0);
+	assert_int_equal(kedge_loop_create(64, &l, NULL), 0);
+	assert_int_equal(kedge_disk_open(l, path, 0, &d, NULL), 0);
+	assert_int_equal(d->size_bytes, SIZE);
+
+	for (unsigned i = 0; i < SIZE; i++)
+		a[i] = (char)(i * 7 + i / 4096);
+	assert_int_equal(run(l, d, KEDGE_DISK_WRITE, 0, SIZE, a), 0);
+	assert_int_equal(run(l, d, KEDGE_DISK_FLUSH, 0, 0, NULL), 0);
+	assert_int_equal(run(l, d, KEDGE_DISK_READ, 4096, 8192, b + 8), 0); /* a misaligned buffer is bounced */
+	assert_memory_equal(b + 8, a + 4096, 8192);
+	assert_int_equal(run(l, d, KEDGE_DISK_WRITE, 512, 512, b + 8), 0);
+	memcpy(a + 512, b + 8, 512);
+
+	/* two at once, so that a refused way of zeroing is found by both */
+	struct probe z[2];
+	for (unsigned i = 0; i < 2; i++) {
+		z[i] = (struct probe){.io = {.op = KEDGE_DISK_ZERO, .start_bytes = 65536 * (i + 1), .nr_bytes = 12288, .fn = probe_cb}};
+		kedge_disk_submit(d, &z[i].io);
+		memset(a + 65536 * (i + 1), 0, 12288);
+	}
+	for (int i = 0; i < 500 && !(z[0].nr_calls && z[1].nr_calls); i++)
+		kedge_loop_run_once(l, 20);
+	assert_int_equal(z[0].res, 0);
+	assert_int_equal(z[1].res, 0);
+	assert_int_equal(run(l, d, KEDGE_DISK_READ, 0, SIZE, b), 0);
+	assert_memory_equal(a, b, SIZE);
+	assert_int_equal(run(l, d, KEDGE_DISK_READ, SIZE, 4096, b), -EIO); /* past the end: an error, not a short count */
+
+	kedge_disk_close(d);
+	kedge_loop_destroy(l);
+	close(fd);
+	unlink(path);
+	kedge_buf_free(a);
+	kedge_buf_free(b);
+}
+
+static void test_disk_on_a_file_system(void **state)
+{
+	check_on("/var/tmp");
+}
+
+static void test_disk_on_tmpfs(void **state)
+{
+	check_on("/dev/shm");
+}
+
+static void test_disk_refuses_what_it_cannot_be(void **state)
+{
+	struct kedge_loop *l;
+	struct kedge_disk *d = NULL;
+	struct kedge_err err = {0};
+
+	assert_int_equal(kedge_loop_create(8, &l, NULL), 0);
+	assert_int_equal(kedge_disk_open(l, "/nonexistent/file", 0, &d, &err), -ENOENT);
+	assert_non_null(strstr(err.msg, "/nonexistent/file"));
+	assert_int_equal(kedge_disk_open(l, "/dev/null", KEDGE_DISK_BUFFERED, &d, NULL), -ENOTBLK);
+	assert_null(d);
+	kedge_loop_destroy(l);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_disk_on_a_file_system),
+		cmocka_unit_test(test_disk_on_tmpfs),
+		cmocka_unit_test(test_disk_refuses_what_it_cannot_be),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
