@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef TGT_TGT_H
+#define TGT_TGT_H
+
+/* An iSCSI target (RFC 7143) that exports files and block devices read-only, on one kedge_loop. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kedge/chapfile.h"
+#include "kedge/err.h"
+#include "kedge/loop.h"
+
+#define TGT_LUNS_MAX 16
+
+struct tgt_server;
+
+struct tgt_opts {
+	const char *portal;              /* "ADDR:PORT" or "[ADDR6]:PORT", numeric, private; port 0: any */
+	const char *iqn;
+	const char *lun_paths[TGT_LUNS_MAX]; /* LUN 1, 2, … */
+	const char *serials[TGT_LUNS_MAX];   /* unit serial numbers; NULL: made from the path */
+	unsigned nr_luns;
+	const char *initiator_iqn;       /* only this one may log in; NULL: any */
+	const struct kedge_chap *chap;   /* copied; NULL: none */
+	unsigned nr_sessions_max;        /* 0: 16 */
+};
+
+/* Opens the LUNs, binds, listens. Errors: -EINVAL (what is wrong in the message), errno of open and bind,
+ * KEDGE_E_AUTH for an address that is not private. */
+int tgt_server_create(struct kedge_loop *l, const struct tgt_opts *opts, struct tgt_server **ret_s, struct kedge_err *err);
+/* "ADDR:PORT" where it listens. */
+const char *tgt_server_portal(const struct tgt_server *s);
+/* Stop accepting, end all sessions; fn once, later, when nothing is in flight. */
+void tgt_server_stop(struct tgt_server *s, void (*fn)(void *arg), void *arg);
+/* After stop. destroy(NULL) is a no-op. */
+void tgt_server_destroy(struct tgt_server *s);
+
+#endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. LUNs: open, identify, allocation status.
+ * Owns. The descriptor. Locks. None.
+ */
+#include "lun.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kedge/bytes.h"
+#include "kedge/crc32c.h"
+#include "kedge/file.h"
+
+#define DESCRIPTORS_MAX 256u
+
+static void make_naa(struct tgt_unit *u)
+{
+	size_t n = strlen(u->serial);
+
+	/* NAA 3, locally assigned: stable for a serial number */
+	kedge_put_be32(u->naa, kedge_crc32c(0, u->serial, n));
+	kedge_put_be32(u->naa + 4, kedge_crc32c(0x6b656467, u->serial, n));
+	u->naa[0] = (uint8_t)(0x30 | (u->naa[0] & 0x0f));
+}
+
+int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct kedge_err *err)
+{
+	uint64_t size_bytes;
+	struct stat st;
+	int r;
+
+	memset(l, 0, sizeof *l);
+	if (strlen(path) >= sizeof l->path)
+		return kedge_err_set(err, -ENAMETOOLONG, KEDGE_SIDE_NONE, "--lun: path too long");
+	strcpy(l->path, path);
+	l->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (l->fd < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "--lun %s: %s", path, strerror(errno));
+	r = kedge_file_geometry(l->fd, &size_bytes, &l->unit.lbs_bytes, err);
+	if (r < 0)
+		kedge_err_prefix(err, "--lun %s", path);
+	if (r == 0 && (size_bytes == 0 || size_bytes % l->unit.lbs_bytes))
+		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--lun %s: its size, %llu bytes, is not a positive multiple of %u", path,
+				  (unsigned long long)size_bytes, l->unit.lbs_bytes);
+	if (r == 0 && serial && (!serial[0] || strlen(serial) >= sizeof l->unit.serial))
+		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--serial: 1 to %zu characters", sizeof l->unit.serial - 1);
+	if (r < 0) {
+		tgt_lun_close(l);
+		return r;
+	}
+	l->unit.nr_blocks = size_bytes / l->unit.lbs_bytes;
+	fstat(l->fd, &st);
+	l->unit.can_lba_status = S_ISREG(st.st_mode);
+	if (serial)
+		strcpy(l->unit.serial, serial);
+	else
+		snprintf(l->unit.serial, sizeof l->unit.serial, "%08x%08x", kedge_crc32c(0, path, strlen(path)),
+			 kedge_crc32c(1, path, strlen(path)));
+	for (const char *p = l->unit.serial; *p; p++) {
+		if (*p < ' ' || *p > '~') {
+			tgt_lun_close(l);
+			return kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--serial: printable ASCII only");
+		}
+	}
+	make_naa(&l->unit);
+	return 0;
+}
+
+void tgt_lun_close(struct tgt_lun *l)
+{
+	kedge_close(l->fd);
+	l->fd = -1;
+}
+
+uint32_t tgt_lun_status(const struct tgt_lun *l, uint64_t lba, uint32_t allocation, uint8_t *out)
+{
+	uint32_t lbs = l->unit.lbs_bytes, n = 0;
+	uint32_t max = (uint32_t)kedge_min_u64((allocation - 8) / 16, DESCRIPTORS_MAX);
+	uint64_t at = lba * lbs, end = l->unit.nr_blocks * lbs;
+
+	memset(out, 0, 8);
+	while (at < end && n < max) {
+		uint8_t *d = out + 8 + 16 * n;
+		off_t data = lseek(l->fd, (off_t)at, SEEK_DATA);
+		bool is_hole = data < 0 ? errno == ENXIO : (uint64_t)data > at;
+		uint64_t stop = end;
+
+		if (is_hole && data >= 0) {
+			/* only whole blocks are a hole */
+			stop = kedge_round_down((uint64_t)data, lbs);
+			is_hole = stop > at;
+		}
+		if (!is_hole) {
+			off_t hole = data < 0 ? (off_t)end : lseek(l->fd, data, SEEK_HOLE);
+			stop = hole < 0 ? end : kedge_round_up((uint64_t)hole, lbs);
+			stop = kedge_min_u64(stop, end);
+		}
+		uint64_t blocks = kedge_min_u64((stop - at) / lbs, 0xffffffffu);
+		memset(d, 0, 16);
+		kedge_put_be64(d, at / lbs);
+		kedge_put_be32(d + 8, (uint32_t)blocks);
+		d[12] = is_hole ? 1 : 0; /* deallocated, or mapped */
+		at += blocks * lbs;
+		n++;
+	}
+	kedge_put_be32(out, 4 + 16 * n);
+	return 8 + 16 * n;
+}
