@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCOPY_KCOPY_H
+#define KCOPY_KCOPY_H
+
+/* Sources, and the hydrator that moves blocks from a source into claims. All on one kedge_loop, one thread. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kedge/chapfile.h"
+#include "kedge/claim.h"
+#include "kedge/err.h"
+#include "kedge/loop.h"
+#include "kedge/source.h"
+
+struct kcopy_source_opts {
+	/* "iscsi://ADDR:PORT/IQN/LUN" (no user or password in it: refused), or a path of a file or block device. */
+	const char *url;
+	/* Required identity; size_bytes 0 / null uuid: learn. */
+	struct kedge_identity identity;
+	const struct kedge_chap *chap; /* copied; NULL: none */
+	const char *initiator_iqn;     /* NULL: a default made from the host name */
+	unsigned nr_sessions;          /* 1 to 16; 0: the default (2) */
+	const char *serial;            /* the unit serial number text that must be found, of whatever form; NULL: any */
+};
+
+/* Makes the source and checks the url; connects only at start. Errors: -EINVAL with the part of the url that is wrong. */
+int kcopy_source_create(struct kedge_loop *l, const struct kcopy_source_opts *opts, struct kedge_source **ret_source,
+			struct kedge_err *err);
+
+/* The unit serial number text that the target showed at its first login; "" before that and for files. Valid as long as the
+ * source. */
+const char *kcopy_source_serial(const struct kedge_source *s);
+
+struct kcopy_hydrator;
+
+struct kcopy_hydrator_opts {
+	uint64_t rate_bps;        /* bytes a second; 0: no limit */
+	uint32_t copy_bytes;      /* one copy, 1 to 4 MiB; 0: the default */
+	uint32_t nr_inflight;     /* copies in flight; 0: the default */
+	bool is_verify;           /* compare instead of copy: see kcopy_verify_start */
+	/* One line for each thing an operator should know: SOURCE_BAD_RANGE, HYDRATION_DEGRADED, HYDRATION_RUNNING,
+	 * HYDRATION_PAUSED (with the reason). On the loop; may be NULL. */
+	void (*event_fn)(void *arg, const char *name, const char *text);
+	void *event_arg;
+};
+
+enum kcopy_state { KCOPY_IDLE, KCOPY_RUNNING, KCOPY_PAUSED, KCOPY_DEGRADED, KCOPY_DONE, KCOPY_FAILED };
+const char *kcopy_state_name(enum kcopy_state s);
+
+struct kcopy_status {
+	enum kcopy_state state;
+	uint64_t copied_bytes;   /* data blocks written */
+	uint64_t zero_bytes;     /* holes and zero runs */
+	uint64_t issued_bytes;   /* reads under way */
+	uint64_t bad_bytes;
+	uint64_t rate_bps_2min;  /* moving average */
+	uint64_t rate_limit_bps;
+	uint64_t verified_bytes, mismatch_bytes; /* verification */
+	struct kedge_err last_err;
+};
+
+/* fn: once, later, when nothing is left to take (0), on failure, or after stop (-ECANCELED). */
+typedef void (*kcopy_done_fn)(void *arg, int res, const struct kedge_err *err);
+
+int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct kedge_claims *claims,
+			  const struct kcopy_hydrator_opts *opts, struct kcopy_hydrator **ret_h, struct kedge_err *err);
+/* While the source is away the claims in hand are given back (dropped with 0), so that no write of a workload waits for it; they
+ * are taken again when it is up. Takes claims->wake_fn for the length of the run. */
+void kcopy_hydrator_start(struct kcopy_hydrator *h, kcopy_done_fn fn, void *arg);
+/* The final comparison: every block that audit_next offers is read on both sides. Differences that the workload did not make:
+ * KEDGE_E_VERIFY, first offset in the message. Only when no hydration runs. */
+void kcopy_verify_start(struct kcopy_hydrator *h, kcopy_done_fn fn, void *arg);
+void kcopy_hydrator_pause(struct kcopy_hydrator *h);
+void kcopy_hydrator_resume(struct kcopy_hydrator *h);
+void kcopy_hydrator_set_rate(struct kcopy_hydrator *h, uint64_t rate_bps);
+void kcopy_hydrator_status(const struct kcopy_hydrator *h, struct kcopy_status *ret_status);
+/* A request: the done callback comes with -ECANCELED when all copies in flight have ended. */
+void kcopy_hydrator_stop(struct kcopy_hydrator *h);
+/* Not while running. destroy(NULL) is a no-op. */
+void kcopy_hydrator_destroy(struct kcopy_hydrator *h);
+
+#endif

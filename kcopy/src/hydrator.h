@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCOPY_HYDRATOR_H
+#define KCOPY_HYDRATOR_H
+
+/* Inside of the hydrator: the run and its copies (hydrator.c), what is copied next (plan.c), the final comparison (verify.c). */
+
+#include "kcopy/kcopy.h"
+
+#include "bucket.h"
+#include "extents.h"
+#include "meter.h"
+
+#define KCOPY_COPY_BYTES_DEFAULT (1024u * 1024)
+#define KCOPY_COPY_BYTES_MAX (4096u * 1024)
+#define KCOPY_INFLIGHT_DEFAULT 8
+#define KCOPY_INFLIGHT_MAX 64
+#define KCOPY_SUSPECTS_MAX 128
+
+/* One copy in flight, with its buffers: made when a run starts, none are made while it goes on. */
+struct kcopy_copy {
+	struct kcopy_hydrator *h;
+	bool is_busy;
+	bool is_reading; /* the source has it and can be asked to cancel it */
+	struct kedge_source_io io;
+	struct kedge_claim *claim;
+	uint64_t start_bytes, nr_bytes, zero_bytes;
+	void *buf;
+	struct kedge_seg *segs;
+	/* comparison */
+	void *own_buf;
+	unsigned nr_pending;
+	int source_res, own_res;
+	bool must_repeat;
+};
+
+/* A range in which a bad block hides: copied again in smaller pieces. */
+struct kcopy_suspect {
+	uint64_t start_bytes, end_bytes, grain_bytes;
+};
+
+struct kcopy_hydrator {
+	struct kedge_loop *loop;
+	struct kedge_source *src;
+	struct kedge_claims *claims;
+	uint32_t copy_bytes, nr_inflight;
+	void (*event_fn)(void *arg, const char *name, const char *text);
+	void *event_arg;
+
+	bool is_verify; /* what start does */
+	bool is_running, is_comparing, is_paused, is_stopping, is_degraded;
+	enum kcopy_state rest; /* the state when not running */
+	int fail_code;
+	struct kedge_err err;  /* of this run; the first one */
+	struct kedge_err last_err;
+	kcopy_done_fn done_fn;
+	void *done_arg;
+
+	struct kcopy_copy *copies;
+	unsigned nr_busy;
+	struct kedge_defer pump;   /* queued: look for work */
+	struct kedge_timer tick;   /* the source's state, and waits that nothing wakes */
+	uint32_t tick_ms;
+	struct kedge_timer refill; /* the bucket */
+	struct kcopy_bucket bucket;
+	struct kcopy_meter meter;
+
+	/* plan */
+	uint64_t cursor_bytes;
+	bool has_progress; /* since the pass began: the next one may find more */
+	struct kcopy_extents extents;
+	struct kedge_extent answer[256];
+	struct kedge_source_io extents_io;
+	bool is_asking;
+	struct kcopy_suspect suspects[KCOPY_SUSPECTS_MAX];
+	unsigned nr_suspects;
+
+	/* comparison */
+	uint64_t first_mismatch_bytes;
+
+	/* since creation */
+	uint64_t copied_bytes, zero_bytes, issued_bytes, bad_bytes, verified_bytes, mismatch_bytes;
+};
+
+/* What there is to do now. */
+enum kcopy_next {
+	KCOPY_NEXT_DATA, /* *ret_claim has data to read */
+	KCOPY_NEXT_HOLE, /* *ret_claim is a hole */
+	KCOPY_NEXT_WAIT, /* for something in flight, or for the timer */
+	KCOPY_NEXT_END,  /* all of the volume is here */
+	KCOPY_NEXT_FAIL, /* the claims have failed: *ret_res */
+};
+
+/* plan.c */
+void kcopy_plan_start(struct kcopy_hydrator *h);
+enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **ret_claim, int *ret_res);
+/* A claim could not be read: give it back, and mark it bad when it is a single block. */
+void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim);
+
+/* hydrator.c */
+void kcopy_hydrator_pump(struct kcopy_hydrator *h);
+void kcopy_hydrator_fail(struct kcopy_hydrator *h, int code, const struct kedge_err *err, const char *what);
+void kcopy_hydrator_event(struct kcopy_hydrator *h, const char *name, const char *text);
+
+/* verify.c */
+void kcopy_verify_begin(struct kcopy_hydrator *h);
+/* True when everything has been compared and is the same. */
+bool kcopy_verify_pump(struct kcopy_hydrator *h);
+/* Give up what waits to be compared again. */
+void kcopy_verify_forget(struct kcopy_hydrator *h);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. Decides which run of blocks a hydrator takes next: passes over the volume from start to end, holes in large claims
+ * that are not read, data in copies, ranges with read errors in ever smaller pieces, until the claims say that nothing is left.
+ *
+ * Owns. The cursor, the window of known extents and the one question to the source that is under way.
+ *
+ * Locks. None: loop thread only.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "hydrator.h"
+#include "kedge/bytes.h"
+
+/* Zeroing is cheap and a claim is one object: large, but not so large that a write inside it waits long. */
+#define HOLE_BYTES (64u * 1024 * 1024)
+/* How far ahead the source is asked for its extents. */
+#define WINDOW_BYTES (1024ull * 1024 * 1024)
+
+void kcopy_plan_start(struct kcopy_hydrator *h)
+{
+	h->cursor_bytes = 0;
+	h->has_progress = false;
+	h->nr_suspects = 0;
+	kcopy_extents_init(&h->extents, h->claims->size_bytes);
+}
+
+static void extents_cb(struct kedge_source_io *io, int res)
+{
+	struct kcopy_hydrator *h = io->arg;
+
+	h->is_asking = false;
+	if (res == 0)
+		kcopy_extents_add(&h->extents, io->start_bytes, io->extents, io->ret_nr_extents);
+	else if (kedge_err_class_of(res) != KEDGE_CLASS_TRANSIENT && res != -ECANCELED)
+		kcopy_hydrator_fail(h, res, &io->err, "asking the source for its extents");
+	kcopy_hydrator_pump(h);
+}
+
+static void ask_for_extents(struct kcopy_hydrator *h, uint64_t from_bytes)
+{
+	if (h->is_asking || from_bytes >= h->claims->size_bytes)
+		return;
+	h->is_asking = true;
+	h->extents_io = (struct kedge_source_io){
+		.start_bytes = from_bytes,
+		.nr_bytes = kedge_min_u64(WINDOW_BYTES, h->claims->size_bytes - from_bytes),
+		.extents = h->answer,
+		.nr_extents_max = KEDGE_ARRAY_LEN(h->answer),
+		.prio = KEDGE_PRIO_BACKGROUND,
+		.fn = extents_cb,
+		.arg = h,
+	};
+	h->src->ops->extents(h->src, &h->extents_io);
+}
+
+static int take(struct kcopy_hydrator *h, uint64_t from, uint64_t end, uint64_t max, struct kedge_claim **ret_claim)
+{
+	return h->claims->ops->take(h->claims, from, end, max, ret_claim);
+}
+
+/* Nothing is known at the cursor: skip what is here already, then ask. 0, or take's code. */
+static int skip_and_ask(struct kcopy_hydrator *h)
+{
+	struct kedge_claim *claim;
+	int rc = take(h, h->cursor_bytes, h->claims->size_bytes, KEDGE_BLOCK_BYTES, &claim);
+
+	if (rc == 0) {
+		h->cursor_bytes = claim->start_bytes;
+		h->claims->ops->drop(h->claims, claim, 0);
+		ask_for_extents(h, h->cursor_bytes);
+	} else if (rc == -EAGAIN || rc == -ENODATA) {
+		h->cursor_bytes = h->claims->size_bytes;
+		rc = 0;
+	}
+	return rc;
+}
+
+/* The next piece of a range with read errors. -ENODATA when there is none. */
+static int take_suspect(struct kcopy_hydrator *h, struct kedge_claim **ret_claim)
+{
+	while (h->nr_suspects > 0) {
+		struct kcopy_suspect *s = &h->suspects[h->nr_suspects - 1];
+		int rc = take(h, s->start_bytes, s->end_bytes, s->grain_bytes, ret_claim);
+
+		if (rc == 0)
+			s->start_bytes = (*ret_claim)->start_bytes + (*ret_claim)->nr_bytes;
+		if (rc != 0 || s->start_bytes >= s->end_bytes)
+			h->nr_suspects--;
+		if (rc != -ENODATA && rc != -EAGAIN)
+			return rc;
+	}
+	return -ENODATA;
+}
+
+/* The cursor is at the end and nothing is in flight. */
+static enum kcopy_next end_of_pass(struct kcopy_hydrator *h, int *ret_res)
+{
+	struct kedge_claim *claim;
+	int rc = h->claims->ops->take(h->claims, 0, h->claims->size_bytes, KEDGE_BLOCK_BYTES, &claim);
+
+	if (rc == -ENODATA)
+		return KCOPY_NEXT_END;
+	if (rc == 0)
+		h->claims->ops->drop(h->claims, claim, 0);
+	else if (rc != -EAGAIN) {
+		*ret_res = rc;
+		return KCOPY_NEXT_FAIL;
+	}
+	/* A pass that moved nothing would only be repeated: the next one waits for a wake or the timer, which set has_progress. */
+	if (rc == 0 && h->has_progress) {
+		kcopy_plan_start(h);
+		kcopy_hydrator_pump(h);
+	}
+	return KCOPY_NEXT_WAIT;
+}
+
+enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **ret_claim, int *ret_res)
+{
+	uint64_t size_bytes = h->claims->size_bytes, end;
+	bool is_hole;
+	int rc = take_suspect(h, ret_claim);
+
+	if (rc == 0)
+		return KCOPY_NEXT_DATA;
+	while (rc == -ENODATA || rc == -EAGAIN) {
+		if (h->cursor_bytes >= size_bytes)
+			return h->nr_busy > 0 || h->is_asking ? KCOPY_NEXT_WAIT : end_of_pass(h, ret_res);
+		kcopy_extents_trim(&h->extents, h->cursor_bytes);
+		if (!kcopy_extents_at(&h->extents, h->cursor_bytes, &is_hole, &end)) {
+			if (h->is_asking)
+				return KCOPY_NEXT_WAIT;
+			rc = skip_and_ask(h);
+			if (rc == 0)
+				rc = -ENODATA;
+			continue;
+		}
+		if (h->extents.end_bytes < h->cursor_bytes + WINDOW_BYTES / 2 && h->extents.nr < KCOPY_EXTENTS_MAX / 2)
+			ask_for_extents(h, h->extents.end_bytes);
+		rc = take(h, h->cursor_bytes, end, is_hole ? HOLE_BYTES : h->copy_bytes, ret_claim);
+		if (rc == 0) {
+			h->cursor_bytes = (*ret_claim)->start_bytes + (*ret_claim)->nr_bytes;
+			return is_hole ? KCOPY_NEXT_HOLE : KCOPY_NEXT_DATA;
+		}
+		if (rc == -ENODATA || rc == -EAGAIN)
+			h->cursor_bytes = end;
+	}
+	*ret_res = rc;
+	return KCOPY_NEXT_FAIL;
+}
+
+void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim)
+{
+	uint64_t start_bytes = claim->start_bytes, nr_bytes = claim->nr_bytes;
+	char text[96];
+
+	if (nr_bytes <= KEDGE_BLOCK_BYTES) {
+		h->claims->ops->drop(h->claims, claim, KEDGE_E_SOURCE_MEDIUM);
+		h->bad_bytes += nr_bytes;
+		snprintf(text, sizeof text, "the source cannot read bytes %" PRIu64 " to %" PRIu64, start_bytes,
+			 start_bytes + nr_bytes);
+		kcopy_hydrator_event(h, "SOURCE_BAD_RANGE", text);
+		return;
+	}
+	h->claims->ops->drop(h->claims, claim, 0);
+	h->has_progress = true; /* the next pass finds it when there is no room here */
+	if (h->nr_suspects < KCOPY_SUSPECTS_MAX)
+		h->suspects[h->nr_suspects++] = (struct kcopy_suspect){
+			.start_bytes = start_bytes,
+			.end_bytes = start_bytes + nr_bytes,
+			.grain_bytes = kedge_max_u64(KEDGE_BLOCK_BYTES, kedge_round_down(nr_bytes / 8, KEDGE_BLOCK_BYTES)),
+		};
+}

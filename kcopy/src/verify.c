@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The final comparison: every block that is here and that the workload has not written is read on both sides. Holes
+ * are read too: what the source says about itself is not taken for granted here.
+ *
+ * Owns. Nothing beyond the hydrator's copies.
+ *
+ * Locks. None: loop thread only.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "hydrator.h"
+#include "kedge/bytes.h"
+
+void kcopy_verify_begin(struct kcopy_hydrator *h)
+{
+	h->cursor_bytes = 0;
+	h->verified_bytes = h->mismatch_bytes = 0;
+	h->first_mismatch_bytes = UINT64_MAX;
+	if (!h->claims->ops->audit_next || !h->claims->ops->audit_read)
+		kcopy_hydrator_fail(h, -ENOTSUP, NULL, "comparing");
+}
+
+static void compare(struct kcopy_copy *c)
+{
+	struct kcopy_hydrator *h = c->h;
+	const char *theirs = c->buf, *ours = c->own_buf;
+
+	if (memcmp(theirs, ours, c->nr_bytes) == 0) {
+		h->verified_bytes += c->nr_bytes;
+		return;
+	}
+	for (uint64_t at = 0; at < c->nr_bytes; at += KEDGE_BLOCK_BYTES) {
+		uint64_t here = kedge_min_u64(KEDGE_BLOCK_BYTES, c->nr_bytes - at);
+		uint64_t block = c->start_bytes + at;
+
+		if (memcmp(theirs + at, ours + at, here) == 0) {
+			h->verified_bytes += here;
+			continue;
+		}
+		/* written since audit_next offered it: the difference is the workload's */
+		if (h->claims->ops->audit_is_written && h->claims->ops->audit_is_written(h->claims, block))
+			continue;
+		h->mismatch_bytes += here;
+		h->first_mismatch_bytes = kedge_min_u64(h->first_mismatch_bytes, block);
+	}
+}
+
+static void side_done(struct kcopy_copy *c)
+{
+	struct kcopy_hydrator *h = c->h;
+
+	if (--c->nr_pending > 0)
+		return;
+	h->issued_bytes -= c->nr_bytes;
+	if (c->own_res != 0) {
+		kcopy_hydrator_fail(h, c->own_res, NULL, "reading the destination");
+	} else if (c->source_res == 0) {
+		kcopy_meter_add(&h->meter, c->nr_bytes, kedge_loop_now_ns(h->loop));
+		compare(c);
+	} else if (c->source_res == -ECANCELED || kedge_err_class_of(c->source_res) == KEDGE_CLASS_TRANSIENT) {
+		c->must_repeat = true; /* the source is away: the same range again when it is back */
+		kcopy_hydrator_pump(h);
+		return;
+	} else {
+		kcopy_hydrator_fail(h, c->source_res, &c->io.err, "reading the source");
+	}
+	c->is_busy = false;
+	h->nr_busy--;
+	kcopy_hydrator_pump(h);
+}
+
+void kcopy_verify_forget(struct kcopy_hydrator *h)
+{
+	for (uint32_t i = 0; h->copies && i < h->nr_inflight; i++) {
+		if (!h->copies[i].must_repeat)
+			continue;
+		h->copies[i].must_repeat = h->copies[i].is_busy = false;
+		h->nr_busy--;
+	}
+}
+
+static void source_cb(struct kedge_source_io *io, int res)
+{
+	struct kcopy_copy *c = io->arg;
+
+	c->is_reading = false;
+	c->source_res = res;
+	if (res != 0 && res != -ECANCELED)
+		c->h->last_err = io->err;
+	side_done(c);
+}
+
+static void own_cb(void *arg, int res)
+{
+	struct kcopy_copy *c = arg;
+
+	c->own_res = res;
+	side_done(c);
+}
+
+static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
+{
+	c->must_repeat = false;
+	c->nr_pending = 2;
+	c->own_res = c->source_res = 0;
+	h->issued_bytes += c->nr_bytes;
+	kcopy_bucket_take(&h->bucket, c->nr_bytes);
+	c->is_reading = true;
+	c->io = (struct kedge_source_io){
+		.start_bytes = c->start_bytes,
+		.nr_bytes = c->nr_bytes,
+		.buf = c->buf,
+		.prio = KEDGE_PRIO_BACKGROUND,
+		.fn = source_cb,
+		.arg = c,
+	};
+	h->src->ops->read(h->src, &c->io);
+	h->claims->ops->audit_read(h->claims, c->start_bytes, c->nr_bytes, c->own_buf, own_cb, c);
+}
+
+bool kcopy_verify_pump(struct kcopy_hydrator *h)
+{
+	for (uint32_t i = 0; i < h->nr_inflight; i++) {
+		struct kcopy_copy *c = &h->copies[i];
+
+		if (c->is_busy && !c->must_repeat)
+			continue;
+		uint64_t wait_ms = kcopy_bucket_wait_ms(&h->bucket, kedge_loop_now_ns(h->loop));
+		if (wait_ms > 0) {
+			kedge_timer_start(h->loop, &h->refill, wait_ms);
+			return false;
+		}
+		if (!c->must_repeat) {
+			if (h->cursor_bytes >= h->claims->size_bytes ||
+			    h->claims->ops->audit_next(h->claims, h->cursor_bytes, h->copy_bytes, &c->start_bytes,
+						       &c->nr_bytes) < 0) {
+				h->cursor_bytes = h->claims->size_bytes;
+				continue;
+			}
+			h->cursor_bytes = c->start_bytes + c->nr_bytes;
+			c->is_busy = true;
+			h->nr_busy++;
+		}
+		begin(h, c);
+	}
+	if (h->nr_busy > 0)
+		return false;
+	if (h->mismatch_bytes == 0)
+		return true;
+	struct kedge_err err = { 0 };
+	kedge_err_set(&err, KEDGE_E_VERIFY, KEDGE_SIDE_DESTINATION,
+		      "%" PRIu64 " bytes differ from the source, the first at byte %" PRIu64, h->mismatch_bytes,
+		      h->first_mismatch_bytes);
+	kcopy_hydrator_fail(h, KEDGE_E_VERIFY, &err, "verification");
+	return false;
+}

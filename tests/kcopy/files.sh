@@ -1,0 +1,84 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Files and devices on both sides: odd sizes, a map that does not fit, a full destination, output for programs.
+. "$(dirname "$0")/lib.sh"
+need openssl cmp qemu-img losetup
+
+echo "- sizes from 1 byte up, none of them round"
+for size in 1 511 512 513 4095 4097 65536 1048577 $((3 * 1048576 + 12345)); do
+	openssl rand "$size" >"$WORK/src"
+	rm -f "$WORK/dst"
+	"$KCOPY" "$WORK/src" "$WORK/dst" --verify 2>"$WORK/kcopy.log"
+	cmp "$WORK/src" "$WORK/dst"
+done
+
+echo "- a sparse file of 300 GiB with data at both ends"
+rm -f "$WORK/src" "$WORK/dst"
+truncate -s 300G "$WORK/src"
+openssl rand 1000000 | dd of="$WORK/src" conv=notrunc status=none
+openssl rand 1000000 | dd of="$WORK/src" bs=1M seek=307199 oflag=seek_bytes conv=notrunc status=none 2>/dev/null ||
+	openssl rand 1000000 | dd of="$WORK/src" bs=1M seek=307199 conv=notrunc status=none
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" --json >"$WORK/json" 2>"$WORK/kcopy.log"
+qemu-img compare -f raw -F raw "$WORK/src" "$WORK/dst" >/dev/null
+[ "$(stat -c %b "$WORK/dst")" -lt 10000 ] || fail "the copy is not sparse"
+rm -f "$WORK/src" "$WORK/dst" "$WORK/map"
+
+echo "- a map is of one source and one destination"
+random_image "$WORK/src" 8
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" 2>"$WORK/kcopy.log"
+cp "$WORK/src" "$WORK/src2"
+expect_exit 22 "$KCOPY" "$WORK/src2" "$WORK/dst" --map "$WORK/map" 2>"$WORK/kcopy.log"
+rm "$WORK/dst" # a new file of that name is another destination, even when it gets the same inode
+expect_exit 33 "$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" 2>"$WORK/kcopy.log"
+expect_exit 33 "$KCOPY" "$WORK/src" "$WORK/dst2" --map "$WORK/map" 2>"$WORK/kcopy.log"
+touch "$WORK/src" # changed since: what was copied may be old
+expect_exit 22 "$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" 2>"$WORK/kcopy.log"
+echo x >"$WORK/nomap"
+expect_exit 24 "$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/nomap" 2>"$WORK/kcopy.log"
+[ "$(cat "$WORK/nomap")" = x ] || fail "a file that is no map was changed"
+expect_exit 2 "$KCOPY" "$WORK/src" "$WORK/src" 2>"$WORK/kcopy.log"
+expect_exit 1 "$KCOPY" "$WORK/nothing" "$WORK/dst" 2>"$WORK/kcopy.log"
+
+echo "- progress for programs"
+rm -f "$WORK/dst"
+"$KCOPY" "$WORK/src" "$WORK/dst" --progress=3 3>"$WORK/percent" 2>"$WORK/kcopy.log"
+[ "$(tail -n 1 "$WORK/percent")" = 100/100 ] || fail "the last line of --progress is not 100/100"
+
+echo "- a rate limit holds, in bytes"
+rm -f "$WORK/dst" "$WORK/map"
+openssl rand 8388608 >"$WORK/src"
+start=$(date +%s%N)
+"$KCOPY" "$WORK/src" "$WORK/dst" --rate 4M 2>"$WORK/kcopy.log"
+passed_ms=$((($(date +%s%N) - start) / 1000000))
+# 8 MiB less what the bucket holds at first (0.2 s) and one copy, at 4 MiB/s
+[ "$passed_ms" -ge 1400 ] || fail "8 MiB at 4 MiB/s took $passed_ms ms"
+cmp "$WORK/src" "$WORK/dst"
+
+echo "- a destination that runs full: an error, and the copy goes on when there is room"
+mkdir "$WORK/small"
+mount -t tmpfs -o size=4M none "$WORK/small"
+MOUNT=$WORK/small
+expect_exit 1 "$KCOPY" "$WORK/src" "$WORK/small/dst" --map "$WORK/map2" 2>"$WORK/kcopy.log"
+grep -q "full" "$WORK/kcopy.log"
+mount -o remount,size=16M "$WORK/small"
+"$KCOPY" "$WORK/src" "$WORK/small/dst" --map "$WORK/map2" --json 2>"$WORK/kcopy.log" >"$WORK/json"
+grep -q '"resumed_bytes":[1-9]' "$WORK/json" || fail "nothing was resumed"
+cmp "$WORK/src" "$WORK/small/dst"
+umount "$WORK/small"
+MOUNT=
+
+echo "- a loop device as source and as destination"
+random_image "$WORK/src" 16
+LOOP_DEVICE=$(losetup -f --show -r "$WORK/src")
+rm -f "$WORK/dst" "$WORK/map"
+"$KCOPY" "$LOOP_DEVICE" "$WORK/dst" --map "$WORK/map" --verify 2>"$WORK/kcopy.log"
+cmp "$WORK/src" "$WORK/dst"
+losetup -d "$LOOP_DEVICE"
+openssl rand $((20 * 1048576)) >"$WORK/dst"
+LOOP_DEVICE=$(losetup -f --show "$WORK/dst")
+rm -f "$WORK/map"
+"$KCOPY" "$WORK/src" "$LOOP_DEVICE" --map "$WORK/map" --verify 2>"$WORK/kcopy.log"
+losetup -d "$LOOP_DEVICE"
+LOOP_DEVICE=
+cmp -n $((16 * 1048576)) "$WORK/src" "$WORK/dst"
+echo PASS

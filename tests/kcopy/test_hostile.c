@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. Targets that do not play fair: they skip the proof of mutual CHAP in the two ways that libiscsi 1.19 lets pass, say
+ * nothing, say nonsense, or close at once. The source must refuse or keep trying; it must never come up.
+ *
+ * Owns. A child process per case, a target of a few lines.
+ *
+ * Locks. None.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "kcopy/kcopy.h"
+#include "kedge/bytes.h"
+
+struct child {
+	pid_t pid;
+	uint16_t port;
+};
+
+static void read_exactly(int fd, uint8_t *buf, size_t n)
+{
+	while (n > 0) {
+		ssize_t r = recv(fd, buf, n, 0);
+		if (r <= 0)
+			_exit(0);
+		buf += r;
+		n -= (size_t)r;
+	}
+}
+
+/* Read a PDU; returns its initiator task tag in place. */
+static void read_pdu(int fd, uint8_t head[48])
+{
+	uint8_t data[65536];
+
+	read_exactly(fd, head, 48);
+	read_exactly(fd, data, kedge_round_up(kedge_get_be24(head + 5), 4));
+}
+
+/* A login response. flags: transit, stages. */
+static void send_login(int fd, const uint8_t request[48], uint8_t flags, const char *text, size_t nr_text)
+{
+	uint8_t pdu[2048] = { 0x23, flags };
+
+	kedge_put_be24(pdu + 5, (uint32_t)nr_text);
+	memcpy(pdu + 8, request + 8, 6);   /* ISID */
+	kedge_put_be16(pdu + 14, 1);       /* TSIH */
+	memcpy(pdu + 16, request + 16, 4); /* task tag */
+	kedge_put_be32(pdu + 24, 1);
+	memcpy(pdu + 28, request + 24, 4); /* ExpCmdSN, MaxCmdSN */
+	memcpy(pdu + 32, request + 24, 4);
+	memcpy(pdu + 48, text, nr_text);
+	send(fd, pdu, 48 + kedge_round_up(nr_text, 4), MSG_NOSIGNAL);
+}
+
+static void target_skips_security(int fd)
+{
+	static const char keys[] = "TargetPortalGroupTag=1\0AuthMethod=None";
+	uint8_t head[48];
+
+	read_pdu(fd, head);
+	/* as if from the operational stage, straight to full feature */
+	send_login(fd, head, 0x80 | 1 << 2 | 3, keys, sizeof keys);
+	for (;;)
+		read_pdu(fd, head);
+}
+
+static void target_answers_zeroes(int fd)
+{
+	static const char keys[] = "AuthMethod=CHAP\0CHAP_N=bob\0CHAP_R=0x00000000000000000000000000000000";
+	static const char done[] = "HeaderDigest=None";
+	uint8_t head[48];
+
+	read_pdu(fd, head);
+	send_login(fd, head, 0x80 | 0 << 2 | 1, keys, sizeof keys);
+	read_pdu(fd, head);
+	send_login(fd, head, 0x80 | 1 << 2 | 3, done, sizeof done);
+	for (;;)
+		read_pdu(fd, head);
+}
+
+static void target_is_silent(int fd)
+{
+	uint8_t head[48];
+
+	for (;;)
+		read_pdu(fd, head);
+}
+
+static void target_talks_nonsense(int fd)
+{
+	uint8_t junk[4096];
+
+	srandom((unsigned)getpid());
+	for (size_t i = 0; i < sizeof junk; i++)
+		junk[i] = (uint8_t)random();
+	send(fd, junk, sizeof junk, MSG_NOSIGNAL);
+}
+
+static void target_closes(int fd)
+{
+}
+
+static struct child start_target(void (*serve)(int fd))
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof sa;
+	struct child c;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+	c.port = ntohs(sa.sin_port);
+	c.pid = fork();
+	if (c.pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		signal(SIGCHLD, SIG_IGN);
+		for (;;) {
+			int client = accept(fd, NULL, NULL);
+			if (client >= 0 && fork() == 0) {
+				prctl(PR_SET_PDEATHSIG, SIGKILL);
+				serve(client);
+				_exit(0);
+			}
+			close(client);
+		}
+	}
+	close(fd);
+	return c;
+}
+
+static void closed_cb(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void never_cb(struct kedge_source_io *io, int res)
+{
+	*(int *)io->arg = res;
+}
+
+/* Run a source against it until it is refused or the time is over; returns its state, and the result of a read. */
+static enum kedge_source_state meet(void (*serve)(int fd), const struct kedge_chap *chap, unsigned nr_ms,
+				    struct kedge_source_status *st, int *read_res)
+{
+	struct child c = start_target(serve);
+	struct kedge_loop *l;
+	struct kedge_source *src;
+	struct kedge_err err = { 0 };
+	char url[128], *buf = aligned_alloc(4096, 4096);
+	bool is_closed = false;
+	enum kedge_source_state worst = KEDGE_SOURCE_STOPPED;
+
+	snprintf(url, sizeof url, "iscsi://127.0.0.1:%u/iqn.2026-11.test:v/1", c.port);
+	assert_int_equal(kedge_loop_create(64, &l, &err), 0);
+	struct kcopy_source_opts o = { .url = url, .chap = chap, .nr_sessions = 2 };
+	assert_int_equal(kcopy_source_create(l, &o, &src, &err), 0);
+	*read_res = 1;
+	memset(buf, 0x77, 4096);
+	struct kedge_source_io io = { .nr_bytes = 4096, .buf = buf, .fn = never_cb, .arg = read_res };
+	src->ops->start(src);
+	src->ops->read(src, &io);
+	uint64_t start_ns = kedge_clock_ns();
+	while (kedge_clock_ns() - start_ns < nr_ms * 1000000ull) {
+		kedge_loop_run_once(l, 10);
+		src->ops->status(src, st);
+		if (st->state == KEDGE_SOURCE_UP)
+			worst = KEDGE_SOURCE_UP;
+		if (st->state == KEDGE_SOURCE_REFUSED && *read_res <= 0)
+			break;
+	}
+	if (worst != KEDGE_SOURCE_UP)
+		worst = st->state;
+	for (int i = 0; i < 4096; i++)
+		assert_int_equal(buf[i], 0x77);
+	int before_close = *read_res;
+	src->ops->close(src, closed_cb, &is_closed);
+	while (!is_closed)
+		assert_int_equal(kedge_loop_run_once(l, 100), 0);
+	assert_int_equal(*read_res, before_close == 1 ? -ECANCELED : before_close);
+	*read_res = before_close;
+	src->ops->destroy(src);
+	kedge_loop_destroy(l);
+	kill(c.pid, SIGKILL);
+	waitpid(c.pid, NULL, 0);
+	free(buf);
+	return worst;
+}
+
+static const struct kedge_chap mutual = {
+	.user = "alice", .secret = "alice-secret-1", .mutual_user = "bob", .mutual_secret = "bobs-secret-22"
+};
+
+static void test_source_refuses_a_target_that_skips_its_proof(void **state)
+{
+	struct kedge_source_status st;
+	int res;
+
+	assert_int_equal(meet(target_skips_security, &mutual, 5000, &st, &res), KEDGE_SOURCE_REFUSED);
+	assert_int_equal(res, KEDGE_E_SOURCE_AUTH);
+	assert_int_equal(st.last_err.code, KEDGE_E_SOURCE_AUTH);
+}
+
+static void test_source_refuses_a_proof_of_zeroes(void **state)
+{
+	struct kedge_source_status st;
+	int res;
+
+	assert_int_equal(meet(target_answers_zeroes, &mutual, 5000, &st, &res), KEDGE_SOURCE_REFUSED);
+	assert_int_equal(res, KEDGE_E_SOURCE_AUTH);
+}
+
+static void test_source_keeps_trying_where_nobody_answers_sensibly(void **state)
+{
+	void (*const serve[])(int) = { target_is_silent, target_talks_nonsense, target_closes };
+
+	for (size_t i = 0; i < KEDGE_ARRAY_LEN(serve); i++) {
+		struct kedge_source_status st;
+		int res;
+
+		assert_int_equal(meet(serve[i], NULL, 400, &st, &res), KEDGE_SOURCE_CONNECTING);
+		assert_int_equal(res, 1); /* still waiting */
+		assert_int_equal(st.last_err.code, KEDGE_E_SOURCE_AWAY);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_source_refuses_a_target_that_skips_its_proof),
+		cmocka_unit_test(test_source_refuses_a_proof_of_zeroes),
+		cmocka_unit_test(test_source_keeps_trying_where_nobody_answers_sensibly),
+	};
+
+	setenv("KEDGE_SOURCE_TIMEOUTS", "login=150,command=150,nop=100,nop-reply=100,logout=50,backoff-min=5,backoff-max=50", 1);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
