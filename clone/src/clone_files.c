@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The files of a clone: found, locked, opened; and the waiting that verbs without a loop of their own need.
+ *
+ * Owns. The disks and the locks, in a struct clone_files.
+ *
+ * Locks. META.seen first, META second (kclone.h).
+ *
+ * Crash. Nothing is written here; flock(2) ends with the process.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kclone.h"
+#include "kedge/bytes.h"
+#include "kedge/file.h"
+#include "kedge/log.h"
+#include "uclone_layout.h"
+
+/* A reader that is at it, a worker that drains after its holder was killed. */
+#define LOCK_SERVICE_MS 2000u
+#define LOCK_META_MS 15000u
+#define LOCK_POLL_MS 20u
+
+void clone_seen_path(const char *meta, char out[UCLONE_PATH_MAX + 8])
+{
+	snprintf(out, UCLONE_PATH_MAX + 8, "%s.seen", meta);
+}
+
+void clone_run_path(const char *meta, char out[UCLONE_PATH_MAX + 8])
+{
+	snprintf(out, UCLONE_PATH_MAX + 8, "%s.run", meta);
+}
+
+int kclone_fail(const struct kedge_err *err)
+{
+	kedge_error("%s", err->msg[0] ? err->msg : kedge_err_text(err->code));
+	return (int)kedge_exit_of(err->code);
+}
+
+/* ---- waiting ---- */
+
+void kclone_wait_cb(void *arg, int res, const struct kedge_err *err)
+{
+	struct kclone_wait *w = arg;
+
+	w->is_done = true;
+	w->res = res;
+	if (err)
+		w->err = *err;
+}
+
+void kclone_wait_open_cb(void *arg, struct uclone *u, int res, const struct kedge_err *err)
+{
+	((struct kclone_wait *)arg)->u = u;
+	kclone_wait_cb(arg, res, err);
+}
+
+int kclone_wait_for(struct kedge_loop *l, struct kclone_wait *w, struct kedge_err *err)
+{
+	while (!w->is_done) {
+		int r = kedge_loop_run_once(l, 1000);
+		if (r < 0)
+			return kedge_err_set(err, r, KEDGE_SIDE_NONE, "the event loop failed: %s", strerror(-r));
+	}
+	if (w->res < 0 && err && !err->code)
+		*err = w->err;
+	return w->res;
+}
+
+/* ---- locks ---- */
+
+static int lock(int fd, int how, unsigned wait_ms)
+{
+	uint64_t deadline_ns = kedge_clock_ns() + wait_ms * 1000000ull;
+	const struct timespec pause = {.tv_nsec = LOCK_POLL_MS * 1000000};
+
+	while (flock(fd, how | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (kedge_clock_ns() >= deadline_ns)
+			return -EWOULDBLOCK;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static int busy(struct kedge_err *err, int r, const char *meta)
+{
+	if (r != -EWOULDBLOCK)
+		return kedge_err_set(err, r, KEDGE_SIDE_METADATA, "cannot lock %s: %s", meta, strerror(-r));
+	return kedge_err_set(err, KEDGE_E_META_BUSY, KEDGE_SIDE_METADATA,
+			     "%s is in use by another kclone: ask that one through its control socket", meta);
+}
+
+static int lock_service(struct clone_files *f, const char *meta, const char *seen, enum clone_open how, struct kedge_err *err)
+{
+	int r;
+
+	f->service_fd = open(seen, O_RDONLY | O_CLOEXEC);
+	if (f->service_fd < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_METADATA, "cannot open %s: %s", seen, strerror(errno));
+	r = lock(f->service_fd, how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX, how == CLONE_OPEN_SERVE ? LOCK_SERVICE_MS : 0);
+	return r < 0 ? busy(err, r, meta) : 0;
+}
+
+int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how, struct clone_files *f, struct kedge_err *err)
+{
+	char seen[UCLONE_PATH_MAX + 8];
+	unsigned flags = how == CLONE_OPEN_READ ? KEDGE_DISK_RDONLY : 0;
+	int r = 0;
+
+	*f = (struct clone_files){.loop = l, .service_fd = -1};
+	if (strlen(meta) >= UCLONE_PATH_MAX)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_METADATA, "--meta is too long (at most %u bytes)", UCLONE_PATH_MAX - 1);
+	clone_seen_path(meta, seen);
+	if (access(meta, F_OK) < 0)
+		return kedge_err_set(err, KEDGE_E_META_MISSING, KEDGE_SIDE_METADATA, "there is no metadata at %s: %s", meta,
+				     strerror(errno));
+	if (access(seen, F_OK) < 0)
+		return kedge_err_set(err, KEDGE_E_META_MISSING, KEDGE_SIDE_METADATA,
+				     "the generation record %s is missing: the metadata cannot be told from an older copy", seen);
+	if (how != CLONE_OPEN_WORKER)
+		r = lock_service(f, meta, seen, how, err);
+	if (r == 0)
+		r = kedge_disk_open(l, meta, flags, &f->meta, err);
+	if (r == 0) {
+		r = lock(kedge_disk_fd(f->meta), how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX,
+			 how == CLONE_OPEN_SERVE || how == CLONE_OPEN_WORKER ? LOCK_META_MS : 0);
+		if (r < 0)
+			busy(err, r, meta);
+	}
+	if (r == 0)
+		r = kedge_disk_open(l, seen, flags, &f->seen, err);
+	if (r < 0) {
+		clone_files_close(f);
+		return err ? err->code : r;
+	}
+	return 0;
+}
+
+void clone_files_close_disks(struct clone_files *f)
+{
+	kedge_disk_close(f->dest);
+	kedge_disk_close(f->seen);
+	kedge_disk_close(f->meta);
+	f->dest = f->seen = f->meta = NULL;
+}
+
+void clone_files_close(struct clone_files *f)
+{
+	clone_files_close_disks(f);
+	kedge_close(f->service_fd);
+	f->service_fd = -1;
+}
+
+/* ---- the superblock ---- */
+
+struct peek {
+	struct kedge_disk_io io;
+	struct kclone_wait wait;
+};
+
+static void peek_cb(struct kedge_disk_io *io, int res)
+{
+	kclone_wait_cb(&kedge_container_of(io, struct peek, io)->wait, res, NULL);
+}
+
+static int choose(const uint8_t *buf, struct uc_super *ret_super)
+{
+	struct uc_super a, b;
+	int ra = uc_super_decode(buf + UC_SUPER_A_BYTES, &a), rb = uc_super_decode(buf + UC_SUPER_B_BYTES, &b);
+
+	if (ra < 0 && rb < 0) {
+		/* one that is there and wrong says more than one that is empty */
+		if (ra == KEDGE_E_META_VERSION || rb == KEDGE_E_META_VERSION)
+			return KEDGE_E_META_VERSION;
+		return ra == KEDGE_E_META_ZEROED ? rb : ra;
+	}
+	*ret_super = ra == 0 && (rb < 0 || a.generation >= b.generation) ? a : b;
+	return 0;
+}
+
+int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct kedge_err *err)
+{
+	uint8_t *buf = kedge_buf_alloc(UC_MAP_START_BYTES);
+	struct peek p = {.io = {.op = KEDGE_DISK_READ, .nr_bytes = UC_MAP_START_BYTES, .buf = buf, .fn = peek_cb}};
+	int r;
+
+	if (!buf)
+		return kedge_err_set(err, -ENOMEM, KEDGE_SIDE_METADATA, "no memory");
+	if (f->meta->size_bytes < UC_MAP_START_BYTES) {
+		kedge_buf_free(buf);
+		return kedge_err_set(err, f->meta->size_bytes ? KEDGE_E_META_CORRUPT : KEDGE_E_META_ZEROED, KEDGE_SIDE_METADATA,
+				     "the metadata file is too short to be one");
+	}
+	kedge_disk_submit(f->meta, &p.io);
+	r = kclone_wait_for(f->loop, &p.wait, NULL);
+	if (r < 0) {
+		kedge_err_set(err, r, KEDGE_SIDE_METADATA, "cannot read the metadata: %s", kedge_err_text(r));
+	} else {
+		r = choose(buf, ret_super);
+		if (r < 0)
+			kedge_err_set(err, r, KEDGE_SIDE_METADATA, "no superblock is valid: %s", kedge_err_text(r));
+	}
+	kedge_buf_free(buf);
+	return r;
+}
+
+int clone_files_open_dest(struct clone_files *f, struct kedge_err *err)
+{
+	struct uc_super s;
+	int r = clone_files_peek(f, &s, err);
+
+	if (r < 0)
+		return r;
+	r = kedge_disk_open(f->loop, s.opts.dest_path, KEDGE_DISK_EXCL, &f->dest, err);
+	if (r < 0)
+		kedge_err_prefix(err, "destination");
+	return r;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. kclone create: learn what the source is, make the files of a new clone.
+ *
+ * Owns. The new files until they are complete; a create that fails takes them away again.
+ *
+ * Locks. None.
+ *
+ * Crash. META.seen and META are made empty with O_EXCL and written by the engine, superblock last; both names are synced into
+ * their directory before create says that it is done. A crash leaves a file without a superblock, which open refuses and create
+ * does not overwrite.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kclone.h"
+#include "kedge/bytes.h"
+#include "kedge/file.h"
+#include "kedge/name.h"
+#include "uclone_layout.h"
+
+static void learned_cb(struct kedge_source *s, void *arg)
+{
+	struct kedge_source_status st;
+
+	s->ops->status(s, &st);
+	if (st.state == KEDGE_SOURCE_UP || st.state == KEDGE_SOURCE_REFUSED)
+		((struct kclone_wait *)arg)->is_done = true;
+}
+
+static void closed_cb(void *arg)
+{
+	((struct kclone_wait *)arg)->is_done = true;
+}
+
+/* Connect, learn who the source is, go again. */
+static int learn(struct kedge_loop *l, const struct kclone_args *a, struct kedge_identity *id, struct kedge_err *err)
+{
+	struct kcopy_source_opts so = {.url = a->source, .identity = *id, .initiator_iqn = a->initiator, .nr_sessions = 1};
+	uint64_t deadline = kedge_clock_ns() + (a->timeout_ms ? a->timeout_ms : 20000) * 1000000ull;
+	struct kedge_source_status st;
+	struct kedge_chap chap;
+	struct kedge_source *s;
+	struct kclone_wait w = {0}, closed = {0};
+	int r = a->chap_file ? kedge_chap_read(a->chap_file, &chap, err) : 0;
+
+	if (r < 0)
+		return r;
+	so.chap = a->chap_file ? &chap : NULL;
+	r = kcopy_source_create(l, &so, &s, err);
+	if (a->chap_file)
+		kedge_chap_fini(&chap);
+	if (r < 0)
+		return r;
+	s->state_fn = learned_cb;
+	s->state_arg = &w;
+	s->ops->start(s);
+	while (!w.is_done && kedge_clock_ns() < deadline)
+		kedge_loop_run_once(l, 100);
+	s->ops->status(s, &st);
+	if (st.state == KEDGE_SOURCE_UP)
+		*id = s->identity;
+	else
+		r = kedge_err_set(err, st.last_err.code ? st.last_err.code : KEDGE_E_SOURCE_AWAY, KEDGE_SIDE_SOURCE, "%s",
+				  st.last_err.code ? st.last_err.msg : "the source did not answer in time");
+	s->ops->close(s, closed_cb, &closed);
+	while (!closed.is_done)
+		kedge_loop_run_once(l, 100);
+	s->ops->destroy(s);
+	return r;
+}
+
+static int make_file(const char *path, uint64_t nr_bytes, struct kedge_err *err)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int r = 0;
+
+	if (fd < 0)
+		return kedge_err_set(err, errno == EEXIST ? KEDGE_E_META_EXISTS : -errno, KEDGE_SIDE_METADATA,
+				     errno == EEXIST ? "%s exists already: create never overwrites; abort or remove it first" : "cannot create %s",
+				     path);
+	/* space now, not at the first commit: a full disk must not stop a live clone */
+	r = -posix_fallocate(fd, 0, (off_t)nr_bytes);
+	if (r < 0) {
+		kedge_err_set(err, r, KEDGE_SIDE_METADATA, "cannot allocate %" PRIu64 " bytes for %s: %s", nr_bytes, path, strerror(-r));
+		unlink(path);
+	}
+	kedge_close(fd);
+	return r;
+}
+
+static int copy_text(char *out, size_t out_max, const char *in, const char *what, struct kedge_err *err)
+{
+	if (!in)
+		return 0;
+	if (strlen(in) >= out_max)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "%s is too long (at most %zu bytes)", what, out_max - 1);
+	strcpy(out, in);
+	return 0;
+}
+
+/* Metadata never lives where the guest can write: neither in the destination's file nor in a file system on its device. */
+static int check_place_of_meta(const struct kclone_args *a, struct kedge_err *err)
+{
+	char path[UCLONE_PATH_MAX];
+	struct stat d, m, dir;
+
+	if (strlen(a->meta) >= sizeof path)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_METADATA, "--meta is too long (at most %zu bytes)", sizeof path - 1);
+	strcpy(path, a->meta);
+	if (stat(a->dest, &d) < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_DESTINATION, "destination %s: %s", a->dest, strerror(errno));
+	if (stat(a->meta, &m) == 0 && d.st_dev == m.st_dev && d.st_ino == m.st_ino)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_METADATA, "--meta and --dest are the same file: %s", a->meta);
+	if (stat(dirname(path), &dir) < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_METADATA, "the directory of %s: %s", a->meta, strerror(errno));
+	if (S_ISBLK(d.st_mode) && d.st_rdev == dir.st_dev)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_METADATA, "%s would lie on the destination itself: the workload overwrites it",
+				     a->meta);
+	return 0;
+}
+
+static int fill_opts(const struct kclone_args *a, struct uclone_create_opts *o, struct kedge_err *err)
+{
+	char *real = realpath(a->dest, NULL);
+	int r;
+
+	if (!real)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_DESTINATION, "destination %s: %s", a->dest, strerror(errno));
+	r = copy_text(o->dest_path, sizeof o->dest_path, real, "the path of the destination", err);
+	free(real);
+	if (r == 0)
+		r = copy_text(o->source_url, sizeof o->source_url, a->source, "the source's URL", err);
+	if (r == 0)
+		r = copy_text(o->chap_file, sizeof o->chap_file, a->chap_file, "the path of the CHAP file", err);
+	if (r == 0)
+		r = copy_text(o->initiator_iqn, sizeof o->initiator_iqn, a->initiator, "the initiator's name", err);
+	if (r == 0 && a->initiator && !kedge_iqn_is_valid(a->initiator))
+		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--initiator %s: not an iSCSI name (iqn.yyyy-mm.domain:text)", a->initiator);
+	if (r == 0 && a->migration && kedge_uuid_parse(a->migration, &o->migration) < 0)
+		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--migration %s: not a uuid", a->migration);
+	if (r == 0 && !a->migration)
+		kedge_uuid_create(&o->migration);
+	o->source.size_bytes = a->size_bytes;
+	o->source.lbs_bytes = a->lbs_bytes;
+	if (r == 0 && a->serial && kedge_serial_parse(a->serial, &o->source.volume, &o->source.epoch) < 0)
+		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--serial %s: expected UUID.EPOCH", a->serial);
+	uint32_t lbs = a->lbs_bytes ? a->lbs_bytes : 512;
+	if (r == 0 && a->size_bytes % lbs)
+		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE,
+				  "--size %" PRIu64 " is no multiple of the logical block size %u; the next one is %" PRIu64,
+				  a->size_bytes, lbs, kedge_round_up(a->size_bytes, lbs));
+	if (r == 0)
+		r = check_place_of_meta(a, err);
+	return r;
+}
+
+int cmd_create(const struct kclone_args *a)
+{
+	struct uclone_create_opts o = {0};
+	struct kedge_err err = {0};
+	struct kedge_loop *l = NULL;
+	struct kedge_disk *dest = NULL, *meta = NULL, *seen = NULL;
+	char seen_path[UCLONE_PATH_MAX + 8];
+	bool has_meta = false, has_seen = false;
+	struct kclone_wait w = {0};
+	int r = kedge_loop_create(64, &l, &err);
+
+	if (r == 0)
+		r = fill_opts(a, &o, &err);
+	/* --size and --serial: prepared before the export exists, nobody is asked */
+	if (r == 0 && !(a->size_bytes && a->serial))
+		r = learn(l, a, &o.source, &err);
+	if (r == 0 && !o.source.lbs_bytes)
+		o.source.lbs_bytes = 512;
+	if (r == 0)
+		r = kedge_disk_open(l, o.dest_path, KEDGE_DISK_EXCL, &dest, &err);
+	if (r == 0 && dest->size_bytes < o.source.size_bytes)
+		r = kedge_err_set(&err, KEDGE_E_DEST_SIZE, KEDGE_SIDE_DESTINATION,
+				  "%s has %" PRIu64 " bytes, the volume %" PRIu64 ": make it larger", a->dest, dest->size_bytes,
+				  o.source.size_bytes);
+	clone_seen_path(a->meta, seen_path);
+	if (r == 0) {
+		r = make_file(a->meta, uclone_meta_bytes(o.source.size_bytes), &err);
+		has_meta = r == 0;
+	}
+	if (r == 0) {
+		r = make_file(seen_path, UC_BLOCK, &err);
+		has_seen = r == 0;
+	}
+	if (r == 0)
+		r = kedge_disk_open(l, a->meta, 0, &meta, &err);
+	if (r == 0)
+		r = kedge_disk_open(l, seen_path, 0, &seen, &err);
+	if (r == 0) {
+		uclone_create(meta, dest, seen, kedge_loop_defer_queue(l), &o, kclone_wait_cb, &w);
+		r = kclone_wait_for(l, &w, &err);
+	}
+	if (r == 0)
+		r = kedge_file_sync_dir_of(a->meta, &err);
+	if (r < 0 && has_meta)
+		unlink(a->meta);
+	if (r < 0 && has_seen)
+		unlink(seen_path);
+	kedge_disk_close(seen);
+	kedge_disk_close(meta);
+	kedge_disk_close(dest);
+	kedge_loop_destroy(l);
+	return r < 0 ? kclone_fail(&err) : KEDGE_EXIT_OK;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCLONE_FRONT_H
+#define KCLONE_FRONT_H
+
+/* Front ends of a clone: the small interface behind which FUSE and NBD sit (vhost-user-blk and dm-linear are to come), and the
+ * holder, the tiny parent that keeps descriptors and the request in hand while workers come and go. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kedge/err.h"
+#include "kedge/loop.h"
+#include "uclone/uclone.h"
+
+struct front;
+
+struct front_ops {
+	const char *name; /* "fuse", "nbd" */
+	/* Begin to serve the volume. */
+	int (*start)(struct front *f, struct uclone *u, struct kedge_err *err);
+	/* Take no new request; fn once, later, when all in hand are answered. */
+	void (*stop)(struct front *f, void (*fn)(void *arg), void *arg);
+	void (*destroy)(struct front *f);
+	/* Requests in hand. */
+	unsigned (*nr_inflight)(const struct front *f);
+};
+
+struct front {
+	const struct front_ops *ops;
+};
+
+/* ---- the holder (holder.c) ----
+ * `kclone serve` is the holder. It opens /dev/fuse, mounts it over the FUSE file (created when missing), makes the shared
+ * memory, binds the NBD and control sockets, then runs the worker (fork and exec of /proc/self/exe with "worker" in front of the
+ * arguments), hands it the descriptors below, attaches the loop device once the worker serves, and starts the next
+ * worker at once when one dies by a signal or abnormal exit (with backoff when they die young). When the worker exits with
+ * 0 (asked to stop) or with an exit code that no restart can mend (KEDGE_EXIT_META_* and the like), the holder detaches the
+ * loop device, unmounts, removes the sockets, and exits with the same code. SIGTERM and SIGINT are passed on as SIGTERM. */
+
+enum holder_fd {
+	HOLDER_FD_FUSE = 10,    /* /dev/fuse, or closed */
+	HOLDER_FD_SHARE = 11,   /* memfd of the shared record */
+	HOLDER_FD_NBD = 12,     /* listening Unix socket, or closed */
+	HOLDER_FD_CONTROL = 13, /* listening Unix socket, or closed */
+	HOLDER_FD_READY = 14,   /* pipe: the worker writes one byte when it serves */
+};
+
+struct holder_opts {
+	const char *fuse_path;    /* NULL: none */
+	bool is_block;            /* loop device on top; needs fuse_path (a private one is made when NULL) */
+	const char *nbd_path;     /* NULL: none */
+	const char *control_path; /* NULL: none */
+	const char *run_dir;      /* for private files */
+	uint64_t size_bytes;
+	uint32_t lbs_bytes;
+	char *const *worker_argv; /* what follows "worker" */
+};
+
+/* Until the end; returns an exit code. */
+int holder_run(const struct holder_opts *opts);
+
+/* The first page of the shared memory: facts that workers read and the holder writes (or the other way round where said). */
+#define HOLDER_SHARE_MAGIC 0x6b656467u
+struct holder_share {
+	uint32_t magic;
+	uint32_t version;
+	uint64_t size_bytes;
+	uint32_t nr_workers;      /* started so far */
+	uint32_t is_fuse_inited;  /* worker: the FUSE INIT handshake is done */
+	uint32_t fuse_minor, fuse_flags, fuse_max_write;
+	char loop_path[32];       /* holder: "/dev/loop7" once attached, else empty */
+	char fuse_path[512];
+	int32_t holder_pid;
+};
+
+/* fuse.c: descriptor and share as handed over by the holder. */
+int fuse_front_create(struct kedge_loop *l, int fuse_fd, int share_fd, struct front **ret_front, struct kedge_err *err);
+/* nbd.c: the export is served under any name. */
+int nbd_front_create(struct kedge_loop *l, int listen_fd, struct front **ret_front, struct kedge_err *err);
+
+#endif

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The holder: keeps the /dev/fuse descriptor, the mount, the loop device, the listening sockets and the shared request
+ * memory while workers come and go.
+ *
+ * Owns. All of those, the worker process, and short-lived helper processes: whatever opens the FUSE file must not run here, for it
+ * would wait for a worker that only the holder can start.
+ *
+ * Locks. None: one thread, poll(2) over a signalfd and the ready pipe.
+ *
+ * Crash. The holder writes nothing durable. If it dies, the worker gets SIGTERM (parent-death signal), commits and ends; the dead
+ * mount and the loop device are cleaned up by the next holder of the same file.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "front.h"
+#include "fuse_share.h"
+#include "kedge/bytes.h"
+#include "kedge/file.h"
+#include "kedge/log.h"
+#include "loopdev.h"
+
+#define HIGH_FD 64          /* originals live above the numbers that workers get */
+#define YOUNG_MS 2000       /* a worker that dies earlier than this is slowed down */
+#define BACKOFF_MIN_MS 100
+#define BACKOFF_MAX_MS 5000
+#define DETACH_MS 10000
+#define NR_WORKER_FDS 5
+
+struct holder {
+	const struct holder_opts *o;
+	char fuse_path[512];
+	bool is_private_file;
+	int fds[NR_WORKER_FDS]; /* in the order of enum holder_fd; -1: none */
+	int ready_fd, sig_fd;
+	struct holder_share *share;
+	pid_t worker, helper;
+	bool is_helper_detach, is_ready_told, is_stopping, is_detached, is_unmounted;
+	uint64_t started_ns, restart_ns;
+	unsigned backoff_ms;
+	int exit_code;
+	bool is_over;
+};
+
+/* ---- set-up ---- */
+
+static int raise_fd(int fd)
+{
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, HIGH_FD);
+
+	kedge_close(fd);
+	return high;
+}
+
+static bool is_dead_mount(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) < 0 && errno == ENOTCONN;
+}
+
+/* A holder that was killed leaves its mount dead and its loop device behind. */
+static int clean_stale(const char *path, struct kedge_err *err)
+{
+	char line[2048];
+	bool is_ours = false, is_mounted = false;
+	FILE *f = fopen("/proc/self/mounts", "re");
+
+	while (f && fgets(line, sizeof line, f)) {
+		char dev[256], dir[1024], type[256];
+		if (sscanf(line, "%255s %1023s %255s", dev, dir, type) == 3 && strcmp(dir, path) == 0) {
+			is_mounted = true;
+			is_ours = strcmp(type, "fuse.kclone") == 0;
+		}
+	}
+	if (f)
+		fclose(f);
+	if (!is_mounted)
+		return 0;
+	if (!is_ours || !is_dead_mount(path))
+		return kedge_err_set(err, -EBUSY, KEDGE_SIDE_NONE, "%s is mounted already%s", path,
+				     is_ours ? ": another kclone serves there" : "");
+	int n = loopdev_detach_stale(path);
+	if (umount2(path, MNT_DETACH) < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot unmount the dead mount %s: %s", path, strerror(errno));
+	kedge_info("cleaned up after an earlier holder: dead mount %s, %d loop devices", path, n);
+	return 0;
+}
+
+static int mount_fuse(struct holder *h, struct kedge_err *err)
+{
+	char opts[128];
+	int fd, file;
+
+	if (clean_stale(h->fuse_path, err) < 0)
+		return err->code;
+	file = open(h->fuse_path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (file < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot create %s: %s", h->fuse_path, strerror(errno));
+	kedge_close(file);
+	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot open /dev/fuse: %s (modprobe fuse?)", strerror(errno));
+	fd = raise_fd(fd);
+	snprintf(opts, sizeof opts, "fd=%d,rootmode=100600,user_id=0,group_id=0,allow_other", fd);
+	if (mount("kclone", h->fuse_path, "fuse.kclone", MS_NOSUID | MS_NODEV, opts) < 0) {
+		int r = kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot mount %s: %s", h->fuse_path, strerror(errno));
+		kedge_close(fd);
+		return r;
+	}
+	h->fds[0] = fd;
+	return 0;
+}
+
+static int make_share(struct holder *h, struct kedge_err *err)
+{
+	int fd = memfd_create("kclone-requests", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, (off_t)FUSE_SHARE_BYTES) < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot make shared memory: %s", strerror(errno));
+	h->fds[1] = raise_fd(fd);
+	h->share = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, h->fds[1], 0);
+	if (h->share == MAP_FAILED)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot map shared memory: %s", strerror(errno));
+	h->share->magic = HOLDER_SHARE_MAGIC;
+	h->share->version = 1;
+	h->share->size_bytes = h->o->size_bytes;
+	h->share->holder_pid = getpid();
+	snprintf(h->share->fuse_path, sizeof h->share->fuse_path, "%s", h->fuse_path);
+	return 0;
+}
+
+static int listen_unix(const char *path, int *ret_fd, struct kedge_err *err)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd;
+
+	if (strlen(path) >= sizeof sa.sun_path)
+		return kedge_err_set(err, -ENAMETOOLONG, KEDGE_SIDE_NONE, "socket path too long (at most %zu bytes): %s",
+				     sizeof sa.sun_path - 1, path);
+	strcpy(sa.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot make a socket: %s", strerror(errno));
+	/* a socket file that nobody answers on belongs to a dead process */
+	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0) {
+		kedge_close(fd);
+		return kedge_err_set(err, -EADDRINUSE, KEDGE_SIDE_NONE, "somebody serves %s already", path);
+	}
+	if (errno == ECONNREFUSED)
+		unlink(path);
+	mode_t old = umask(0177);
+	int r = bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, 64) < 0 ? -errno : 0;
+	umask(old);
+	if (r < 0) {
+		kedge_close(fd);
+		return kedge_err_set(err, r, KEDGE_SIDE_NONE, "cannot listen on %s: %s", path, strerror(-r));
+	}
+	*ret_fd = raise_fd(fd);
+	return 0;
+}
+
+/* ---- processes ---- */
+
+static void child_signals(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void exec_worker(struct holder *h, int ready_w)
+{
+	char *argv[64];
+	int n = 0;
+
+	child_signals();
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != h->share->holder_pid)
+		_exit(1); /* the holder died in between */
+	for (int i = 0; i < NR_WORKER_FDS; i++) {
+		int fd = i == NR_WORKER_FDS - 1 ? ready_w : h->fds[i];
+		if (fd >= 0)
+			dup2(fd, HOLDER_FD_FUSE + i); /* without close-on-exec */
+		else
+			close(HOLDER_FD_FUSE + i);
+	}
+	argv[n++] = (char *)(uintptr_t)"kclone";
+	argv[n++] = (char *)(uintptr_t)"worker";
+	for (char *const *a = h->o->worker_argv; *a && n < 63; a++)
+		argv[n++] = *a;
+	argv[n] = NULL;
+	execv("/proc/self/exe", argv);
+	kedge_error("cannot start the worker: %s", strerror(errno));
+	_exit(127);
+}
+
+static int start_worker(struct holder *h)
+{
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	p[0] = raise_fd(p[0]);
+	p[1] = raise_fd(p[1]);
+	h->share->nr_workers++;
+	h->started_ns = kedge_clock_ns();
+	h->worker = fork();
+	if (h->worker == 0)
+		exec_worker(h, p[1]);
+	kedge_close(p[1]);
+	kedge_close(h->ready_fd);
+	h->ready_fd = p[0];
+	return h->worker < 0 ? -errno : 0;
+}
+
+/* In a process of its own: attach a loop device to the FUSE file and say so in the shared page. */
+static void run_attach(struct holder *h)
+{
+	struct kedge_err err = {0};
+	char path[32];
+
+	child_signals();
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (loopdev_attach(h->fuse_path, h->o->lbs_bytes, path, &err) < 0) {
+		kedge_error("%s", err.msg);
+		_exit(1);
+	}
+	memcpy(h->share->loop_path, path, sizeof h->share->loop_path);
+	_exit(0);
+}
+
+/* Likewise: detach and unmount, while the worker still serves. Exit 0: both done; 1: somebody holds on. */
+static void run_detach(struct holder *h)
+{
+	struct kedge_err err = {0};
+	uint64_t deadline = kedge_clock_ns() + DETACH_MS * 1000000ull;
+
+	child_signals();
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (h->share->loop_path[0]) {
+		if (loopdev_detach(h->share->loop_path, DETACH_MS, &err) < 0) {
+			kedge_error("not stopping: %s", err.msg);
+			_exit(1);
+		}
+		h->share->loop_path[0] = 0;
+	}
+	while (h->fds[0] >= 0 && umount2(h->fuse_path, UMOUNT_NOFOLLOW) < 0 && errno != EINVAL) {
+		if (errno != EBUSY || kedge_clock_ns() > deadline) {
+			kedge_error("not stopping: cannot unmount %s: %s", h->fuse_path, strerror(errno));
+			_exit(1);
+		}
+		usleep(5000);
+	}
+	_exit(0);
+}
+
+static void start_helper(struct holder *h, void (*run)(struct holder *h), bool is_detach)
+{
+	h->is_helper_detach = is_detach;
+	h->helper = fork();
+	if (h->helper == 0)
+		run(h);
+}
+
+/* ---- events ---- */
+
+static void tell_ready(struct holder *h)
+{
+	if (h->is_ready_told)
+		return;
+	h->is_ready_told = true;
+	printf("kclone: serving");
+	if (h->fds[0] >= 0)
+		printf(" fuse=%s", h->fuse_path);
+	if (h->share->loop_path[0])
+		printf(" block=%s", h->share->loop_path);
+	if (h->o->nbd_path)
+		printf(" nbd=%s", h->o->nbd_path);
+	printf("\n");
+	fflush(stdout);
+}
+
+static void worker_ready(struct holder *h)
+{
+	char c;
+	ssize_t n = read(h->ready_fd, &c, 1);
+
+	kedge_close(h->ready_fd);
+	h->ready_fd = -1;
+	if (n != 1)
+		return; /* it died: SIGCHLD says more */
+	h->backoff_ms = 0;
+	if (h->o->is_block && !h->share->loop_path[0] && !h->is_stopping && h->helper <= 0)
+		start_helper(h, run_attach, false);
+	else
+		tell_ready(h);
+}
+
+static void begin_stop(struct holder *h)
+{
+	if (h->is_stopping)
+		return;
+	h->is_stopping = true;
+	if (h->helper <= 0)
+		start_helper(h, run_detach, true);
+}
+
+static void stop_worker(struct holder *h)
+{
+	h->is_unmounted = true;
+	if (h->worker > 0) {
+		kill(h->worker, SIGTERM);
+	} else {
+		h->is_over = true;
+	}
+}
+
+static void helper_ended(struct holder *h, int status)
+{
+	bool is_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+
+	h->helper = 0;
+	if (h->is_helper_detach) {
+		if (is_good) {
+			stop_worker(h);
+		} else {
+			h->is_stopping = false; /* it goes on serving; ask again when nobody holds the device */
+		}
+		return;
+	}
+	if (h->is_stopping)
+		start_helper(h, run_detach, true);
+	else if (is_good)
+		tell_ready(h);
+	else {
+		h->exit_code = KEDGE_EXIT_FAILED;
+		begin_stop(h);
+	}
+}
+
+/* Exit codes of a worker that no restart can mend. */
+static bool is_final(int code)
+{
+	return code == KEDGE_EXIT_USAGE || code == KEDGE_EXIT_REFUSED ||
+	       (code >= KEDGE_EXIT_META_MISSING && code <= KEDGE_EXIT_VERIFY);
+}
+
+static void worker_ended(struct holder *h, int status)
+{
+	uint64_t age_ms = (kedge_clock_ns() - h->started_ns) / 1000000;
+
+	h->worker = 0;
+	if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || is_final(WEXITSTATUS(status)))) {
+		if (h->exit_code == 0)
+			h->exit_code = WEXITSTATUS(status);
+		h->is_over = true;
+		return;
+	}
+	if (h->is_unmounted) {
+		/* It died while it drained: nobody waits for it any more, but its commit is owed. The next open finds an unclean stop. */
+		h->exit_code = KEDGE_EXIT_FAILED;
+		h->is_over = true;
+		return;
+	}
+	if (WIFSIGNALED(status))
+		kedge_warn("worker %u was ended by signal %d after %llu ms: starting the next", h->share->nr_workers, WTERMSIG(status),
+			   (unsigned long long)age_ms);
+	else
+		kedge_warn("worker %u ended with code %d after %llu ms: starting the next", h->share->nr_workers,
+			   WEXITSTATUS(status), (unsigned long long)age_ms);
+	if (age_ms >= YOUNG_MS)
+		h->backoff_ms = 0;
+	h->restart_ns = kedge_clock_ns() + h->backoff_ms * 1000000ull;
+	h->backoff_ms = (unsigned)kedge_min_u64(h->backoff_ms ? h->backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
+}
+
+static void reap(struct holder *h)
+{
+	int status;
+	pid_t pid = waitpid(-1, &status, WNOHANG);
+
+	while (pid > 0) {
+		if (pid == h->worker)
+			worker_ended(h, status);
+		else if (pid == h->helper)
+			helper_ended(h, status);
+		pid = waitpid(-1, &status, WNOHANG);
+	}
+}
+
+static void take_signals(struct holder *h)
+{
+	struct signalfd_siginfo si;
+
+	while (read(h->sig_fd, &si, sizeof si) == (ssize_t)sizeof si) {
+		if (si.ssi_signo == SIGCHLD)
+			reap(h);
+		else
+			begin_stop(h);
+	}
+}
+
+static int wait_ms(const struct holder *h)
+{
+	uint64_t now = kedge_clock_ns();
+
+	if (h->worker > 0 || h->is_over)
+		return -1;
+	return now >= h->restart_ns ? 0 : (int)((h->restart_ns - now) / 1000000 + 1);
+}
+
+static void serve(struct holder *h)
+{
+	while (!h->is_over) {
+		struct pollfd p[2] = {{.fd = h->sig_fd, .events = POLLIN}, {.fd = h->ready_fd, .events = POLLIN}};
+
+		if (poll(p, 2, wait_ms(h)) < 0 && errno != EINTR)
+			break;
+		if (p[0].revents)
+			take_signals(h);
+		if (h->ready_fd >= 0 && p[1].revents)
+			worker_ready(h);
+		if (!h->is_over && h->worker <= 0 && kedge_clock_ns() >= h->restart_ns)
+			start_worker(h);
+	}
+}
+
+static void tear_down(struct holder *h)
+{
+	struct kedge_err err = {0};
+
+	/* A worker that ended for good takes nothing more: who still holds the device gets errors, and the mount goes at last. */
+	if (h->share && h->share != MAP_FAILED && h->share->loop_path[0] && loopdev_detach(h->share->loop_path, 1000, &err) < 0)
+		kedge_warn("%s", err.msg);
+	if (h->fds[0] >= 0 && !h->is_unmounted)
+		umount2(h->fuse_path, MNT_DETACH);
+	if (h->is_private_file)
+		unlink(h->fuse_path);
+	if (h->fds[2] >= 0)
+		unlink(h->o->nbd_path);
+	if (h->fds[3] >= 0)
+		unlink(h->o->control_path);
+	for (int i = 0; i < NR_WORKER_FDS; i++)
+		kedge_close(h->fds[i]);
+}
+
+static int set_up(struct holder *h, struct kedge_err *err)
+{
+	sigset_t set;
+	int r = 0;
+
+	if (h->o->fuse_path || h->o->is_block) {
+		char *real;
+		if (h->o->fuse_path) {
+			snprintf(h->fuse_path, sizeof h->fuse_path, "%s", h->o->fuse_path);
+		} else {
+			snprintf(h->fuse_path, sizeof h->fuse_path, "%s/kclone-%d.disk", h->o->run_dir, (int)getpid());
+			h->is_private_file = true;
+		}
+		if (clean_stale(h->fuse_path, err) < 0)
+			return err->code;
+		kedge_close(open(h->fuse_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+		real = realpath(h->fuse_path, NULL); /* as /proc/self/mounts and the loop driver say it */
+		if (!real)
+			return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot create %s: %s", h->fuse_path, strerror(errno));
+		snprintf(h->fuse_path, sizeof h->fuse_path, "%s", real);
+		free(real);
+	}
+	r = make_share(h, err);
+	if (r == 0 && h->fuse_path[0])
+		r = mount_fuse(h, err);
+	if (r == 0 && h->o->nbd_path)
+		r = listen_unix(h->o->nbd_path, &h->fds[2], err);
+	if (r == 0 && h->o->control_path)
+		r = listen_unix(h->o->control_path, &h->fds[3], err);
+	if (r < 0)
+		return r;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	h->sig_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return h->sig_fd < 0 ? kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot make a signalfd: %s", strerror(errno)) : 0;
+}
+
+static void protect(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	/* Inherited by the workers: a SIGKILL in the middle of a reply costs an I/O error. Not allowed for all: then so be it. */
+	if (fd >= 0) {
+		ssize_t n = write(fd, "-1000", 5);
+		(void)n;
+	}
+	kedge_close(fd);
+}
+
+int holder_run(const struct holder_opts *opts)
+{
+	struct holder h = {.o = opts, .fds = {-1, -1, -1, -1, -1}, .ready_fd = -1, .sig_fd = -1};
+	struct kedge_err err = {0};
+
+	protect();
+	if (set_up(&h, &err) < 0) {
+		kedge_error("%s", err.msg);
+		tear_down(&h);
+		return kedge_exit_of(err.code) == KEDGE_EXIT_USAGE ? KEDGE_EXIT_FAILED : kedge_exit_of(err.code);
+	}
+	serve(&h);
+	tear_down(&h);
+	return h.exit_code;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCLONE_KCLONE_H
+#define KCLONE_KCLONE_H
+
+/* The kclone program: verbs, and the worker that serves a clone. */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "front.h"
+#include "kcopy/kcopy.h"
+#include "kedge/chapfile.h"
+#include "kedge/err.h"
+#include "uclone/uclone.h"
+
+/* Options of all verbs; each verb says which it takes. */
+struct kclone_args {
+	const char *source, *dest, *meta, *chap_file, *initiator, *serial, *migration;
+	const char *fuse, *nbd, *control;
+	const char *url; /* attach */
+	uint64_t size_bytes, rate_bps;
+	uint32_t lbs_bytes;
+	unsigned nr_sessions, timeout_ms;
+	bool has_io_timeout;
+	uint32_t io_timeout_ms;
+	bool is_block, is_no_attach, is_no_hydrate, is_json;
+};
+
+int cmd_create(const struct kclone_args *a);
+/* worker_argv: the options as given, ends with NULL */
+int cmd_serve(const struct kclone_args *a, char *const *worker_argv);
+int cmd_worker(const struct kclone_args *a);
+int cmd_status(const struct kclone_args *a);
+int cmd_check(const struct kclone_args *a);
+/* abort without a running process */
+int cmd_abort(const struct kclone_args *a);
+/* A command over the control socket that prints nothing but errors. */
+int cmd_control(const struct kclone_args *a, const char *cmd);
+
+/* ---- clone_files.c: the files of a clone ----
+ * Two locks (flock): META.seen by whoever is responsible for the clone (a holder for its whole life, shared by verbs that
+ * only read), META by the one process that has it open (a worker). So a reader never stands in the way of a next worker. */
+struct clone_files {
+	struct kedge_loop *loop;
+	struct kedge_disk *meta, *seen, *dest;
+	int service_fd; /* the lock of META.seen; -1: not ours (a worker) */
+};
+enum clone_open { CLONE_OPEN_READ, CLONE_OPEN_CHANGE, CLONE_OPEN_SERVE, CLONE_OPEN_WORKER };
+
+/* "META.seen", "META.run" (path of the control socket of the process that serves it) */
+void clone_seen_path(const char *meta, char out[UCLONE_PATH_MAX + 8]);
+void clone_run_path(const char *meta, char out[UCLONE_PATH_MAX + 8]);
+/* Open and lock metadata and seen file. May block some seconds for somebody who is about to let go. KEDGE_E_META_MISSING,
+ * _BUSY. The locks live as long as the files are open. */
+int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how, struct clone_files *ret_files,
+		     struct kedge_err *err);
+/* Read the destination's path from the superblock and open it. */
+int clone_files_open_dest(struct clone_files *f, struct kedge_err *err);
+/* Let go of the disks, keep the service lock. */
+void clone_files_close_disks(struct clone_files *f);
+void clone_files_close(struct clone_files *f);
+
+struct uc_super;
+/* The valid superblock with the highest generation. */
+int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct kedge_err *err);
+
+/* Run the loop until a callback has come. */
+struct kclone_wait {
+	bool is_done;
+	int res;
+	struct kedge_err err;
+	struct uclone *u;
+};
+void kclone_wait_cb(void *arg, int res, const struct kedge_err *err);
+void kclone_wait_open_cb(void *arg, struct uclone *u, int res, const struct kedge_err *err);
+int kclone_wait_for(struct kedge_loop *l, struct kclone_wait *w, struct kedge_err *err);
+
+/* Print it, give its exit code. */
+int kclone_fail(const struct kedge_err *err);
+
+/* ---- meta_scan.c: what the metadata of a clone that nobody serves says ---- */
+int meta_scan(struct clone_files *f, struct uclone_create_opts *ret_opts, struct uclone_status *ret_status,
+	      struct kedge_err *err);
+
+/* ---- source_absent.c ---- */
+/* A source that fails every read, later: so that what waits for a source can end. destroy with its ops. */
+struct kedge_source *source_absent_create(struct kedge_defer_queue *defer);
+
+/* ---- worker.c ---- */
+struct worker;
+
+/* ---- control.c: the server of the control socket ---- */
+struct control;
+int control_start(struct worker *w, int listen_fd, struct control **ret_c, struct kedge_err *err);
+void control_stop(struct control *c);
+
+/* A command that will be answered later. Exactly one answer. */
+struct control_call;
+void control_answer(struct control_call *call, json_t *result); /* result is taken over; NULL: {} */
+void control_refuse(struct control_call *call, const struct kedge_err *err);
+/* Carried out by the worker; answers now or later. */
+void worker_command(struct worker *w, const char *cmd, json_t *args, struct control_call *call);
+
+struct kedge_loop *worker_loop(struct worker *w);
+json_t *worker_status(struct worker *w);
+/* The status object of a clone that nobody serves. */
+json_t *status_json(const struct uclone_create_opts *o, const struct uclone_status *s);
+/* For people. */
+void status_print(const json_t *status);
+
+#endif

@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The rules of the engine one by one: E8, E9, E10, E11, the size matrix, finish, abort, bad source ranges.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kedge/bytes.h"
+#include "sim_alloc.h"
+#include "uclone_layout.h"
+#include "world.h"
+
+static void expect_good(const struct world *w)
+{
+	if (world_is_bad(w))
+		fail_msg("%s", w->sim.problem);
+}
+
+static struct world *start(uint64_t seed, uint64_t size_bytes)
+{
+	struct world *w = malloc(sizeof *w);
+
+	world_init(w, seed, size_bytes);
+	w->sim.is_fifo = true;
+	assert_int_equal(world_create(w), 0);
+	assert_int_equal(world_open(w), 0);
+	return w;
+}
+
+static void stop(struct world *w)
+{
+	expect_good(w);
+	if (w->u)
+		world_close(w);
+	expect_good(w);
+	world_fini(w);
+	free(w);
+}
+
+static void test_discard_during_copy_keeps_later_write(void **state)
+{
+	struct world *w = start(1, 8 * 4096);
+
+	w->source.is_away = true; /* the copy hangs in its read */
+	assert_true(world_hydrate(w, 0, 8, 8));
+	assert_int_equal(world_do(w, UCLONE_DISCARD, 0, 32, false), 0);
+	assert_int_equal(world_do(w, UCLONE_WRITE, 8, 8, false), 0);
+	assert_int_equal(world_do(w, UCLONE_FLUSH, 0, 0, false), 0);
+	w->source.is_away = false;
+	world_settle(w);
+	assert_int_equal(w->nr_copies, 0);
+	assert_int_equal(world_do(w, UCLONE_READ, 0, 64, false), 0); /* the judge knows what must be there */
+	world_crash(w, SIM_CRASH_DROP);
+	assert_int_equal(world_open(w), 0);
+	assert_int_equal(world_do(w, UCLONE_READ, 0, 64, false), 0);
+	stop(w);
+}
+
+static void test_late_source_data_changes_nothing(void **state)
+{
+	unsigned nr = 0;
+
+	for (uint64_t seed = 1; seed <= 10000; seed++, nr++) {
+		struct world *w = start(seed, 4 * 4096);
+		w->sim.is_fifo = false;
+		w->source.is_away = true;
+		w->is_never_filled = seed % 3 == 0; /* timed out: the claim is dropped when the late answer comes */
+		world_hydrate(w, sim_below(&w->sim, 4), 4, 1 + sim_below(&w->sim, 4));
+		for (unsigned i = sim_below(&w->sim, 4) + 1; i > 0; i--) {
+			uint64_t b = sim_below(&w->sim, 4);
+			world_submit(w, sim_below(&w->sim, 4) ? UCLONE_WRITE : UCLONE_DISCARD, b * 8, 8 * (1 + sim_below(&w->sim, 4 - b)),
+				     sim_below(&w->sim, 3) == 0);
+			for (unsigned k = sim_below(&w->sim, 6); k > 0; k--)
+				world_step(w);
+		}
+		w->source.is_away = false;
+		for (unsigned k = sim_below(&w->sim, 6); k > 0; k--)
+			world_step(w);
+		world_submit(w, UCLONE_READ, 0, 32, false);
+		world_settle(w);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 32, false), 0);
+		if (world_is_bad(w))
+			print_message("seed %lu\n", (unsigned long)seed);
+		stop(w);
+	}
+	print_message("E9: %u simulations, seeds 1 to 10000\n", nr);
+}
+
+static void test_failed_commit_stops_everything_but_committed_reads(void **state)
+{
+	/* operations of a FLUSH with one dirty page: flush destination, write page, flush metadata */
+	for (unsigned n = 1; n <= 3; n++) {
+		struct world *w = start(n, 8 * 4096);
+		struct uclone_status s;
+		assert_int_equal(world_do(w, UCLONE_WRITE, 0, 8, true), 0); /* committed */
+		assert_int_equal(world_do(w, UCLONE_WRITE, 8, 8, false), 0);
+		w->is_error_ok = true;
+		world_settle(w);
+		w->sim.fail_at = w->sim.nr_ops + n;
+		w->sim.fail_res = -EIO;
+		assert_int_equal(world_do(w, UCLONE_FLUSH, 0, 0, false), -EIO);
+		uclone_status(w->u, &s);
+		assert_int_equal(s.state, UCLONE_FAILED);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 8, false), 0);
+		assert_int_equal(world_do(w, UCLONE_READ, 8, 8, false), -EIO); /* it may be gone after the restart */
+		assert_int_equal(world_do(w, UCLONE_READ, 16, 8, false), 0);   /* at the source as ever */
+		assert_int_equal(world_do(w, UCLONE_WRITE, 16, 8, false), -EIO);
+		assert_int_equal(world_do(w, UCLONE_FLUSH, 0, 0, false), -EIO);
+		assert_int_equal(world_do(w, UCLONE_DISCARD, 24, 8, true), -EIO);
+		world_close(w);
+		world_crash(w, SIM_CRASH_DROP);
+		w->is_error_ok = false;
+		assert_int_equal(world_open(w), 0);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 64, false), 0);
+		stop(w);
+	}
+}
+
+/* ---- E11: metadata that is not ours, not whole or not new ---- */
+
+struct image {
+	uint8_t *meta, *seen;
+};
+
+static struct image save(const struct world *w)
+{
+	struct image i = {malloc(w->meta.disk.size_bytes), malloc(4096)};
+
+	memcpy(i.meta, w->meta.cache, w->meta.disk.size_bytes);
+	memcpy(i.seen, w->seen.cache, 4096);
+	return i;
+}
+
+static void put_back(struct world *w, const struct image *i)
+{
+	memcpy(w->meta.cache, i->meta, w->meta.disk.size_bytes);
+	memcpy(w->meta.durable, i->meta, w->meta.disk.size_bytes);
+	memcpy(w->seen.cache, i->seen, 4096);
+	memcpy(w->seen.durable, i->seen, 4096);
+}
+
+static void drop_image(struct image *i)
+{
+	free(i->meta);
+	free(i->seen);
+}
+
+/* Open what is there now: the result; when refused, nothing may have been written. */
+static int try_open(struct world *w)
+{
+	struct image before = save(w);
+	int r = world_open(w);
+
+	world_settle(w);
+	if (r < 0) {
+		assert_memory_equal(before.meta, w->meta.cache, w->meta.disk.size_bytes);
+		assert_memory_equal(before.seen, w->seen.cache, 4096);
+	} else {
+		world_crash(w, SIM_CRASH_KEEP);
+	}
+	drop_image(&before);
+	return r;
+}
+
+static void test_metadata_zeroed_foreign_or_old_is_refused(void **state)
+{
+	struct world *a = start(1, 8 * 4096), *b = start(2, 8 * 4096);
+
+	world_do(a, UCLONE_WRITE, 0, 8, true);
+	world_do(b, UCLONE_WRITE, 0, 8, true);
+	world_close(a);
+	struct image old = save(a);
+	assert_int_equal(world_open(a), 0);
+	world_do(a, UCLONE_WRITE, 8, 8, true);
+	world_close(a);
+	world_close(b);
+	struct image good = save(a), other = save(b);
+
+	a->is_error_ok = true;
+	memset(a->meta.cache, 0, a->meta.disk.size_bytes);
+	assert_int_equal(try_open(a), KEDGE_E_META_ZEROED);
+	put_back(a, &good);
+	memset(a->seen.cache, 0, 4096);
+	assert_int_equal(try_open(a), KEDGE_E_META_ZEROED);
+	put_back(a, &good);
+	memcpy(a->seen.cache, other.seen, 4096);
+	assert_int_equal(try_open(a), KEDGE_E_META_FOREIGN);
+	put_back(a, &good);
+	memcpy(a->meta.cache, other.meta, a->meta.disk.size_bytes);
+	assert_int_equal(try_open(a), KEDGE_E_META_FOREIGN);
+	put_back(a, &good);
+	memcpy(a->meta.cache + UC_SUPER_B_BYTES, other.meta + UC_SUPER_B_BYTES, 4096); /* one slot of another clone */
+	assert_int_equal(try_open(a), KEDGE_E_META_FOREIGN);
+	put_back(a, &good);
+	memcpy(a->meta.cache, old.meta, a->meta.disk.size_bytes);
+	assert_int_equal(try_open(a), KEDGE_E_META_OLD);
+	put_back(a, &good);
+	a->meta.disk.size_bytes -= 4096;
+	assert_int_equal(try_open(a), KEDGE_E_META_CORRUPT);
+	a->meta.disk.size_bytes += 4096;
+	a->dest.disk.size_bytes += 4096;
+	assert_int_equal(try_open(a), KEDGE_E_DEST_IDENTITY);
+	a->dest.disk.size_bytes -= 8192;
+	assert_int_equal(try_open(a), KEDGE_E_DEST_SIZE);
+	a->dest.disk.size_bytes += 4096;
+	assert_int_equal(world_create(a), KEDGE_E_META_EXISTS);
+	memset(a->meta.cache, 0, UC_MAP_START_BYTES); /* only the map is left */
+	assert_int_equal(world_create(a), KEDGE_E_META_EXISTS);
+	put_back(a, &good);
+	assert_int_equal(try_open(a), 0);
+	drop_image(&old);
+	drop_image(&good);
+	drop_image(&other);
+	stop(a);
+	stop(b);
+}
+
+static void test_every_byte_of_the_superblocks_counts(void **state)
+{
+	struct world *w = start(3, 8 * 4096);
+	unsigned nr = 0;
+
+	world_do(w, UCLONE_WRITE, 0, 8, true);
+	world_crash(w, SIM_CRASH_KEEP);
+	struct image good = save(w);
+	struct uc_super a, b;
+	assert_int_equal(uc_super_decode(good.meta + UC_SUPER_A_BYTES, &a), 0);
+	assert_int_equal(uc_super_decode(good.meta + UC_SUPER_B_BYTES, &b), 0);
+	uint64_t newer = a.generation > b.generation ? UC_SUPER_A_BYTES : UC_SUPER_B_BYTES;
+	uint64_t older = UC_SUPER_B_BYTES - newer;
+	w->is_error_ok = true;
+	for (unsigned i = 0; i < UC_SUPER_BYTES; i++, nr++) {
+		put_back(w, &good);
+		w->meta.cache[older + i] ^= 0x10;
+		assert_int_equal(try_open(w), 0);
+		put_back(w, &good);
+		w->meta.cache[newer + i] ^= 0x10;
+		assert_int_equal(try_open(w), KEDGE_E_META_OLD); /* the older one alone is not enough */
+		put_back(w, &good);
+		w->meta.cache[newer + i] ^= 0x10;
+		w->meta.cache[older + i] ^= 0x10;
+		assert_int_equal(try_open(w), KEDGE_E_META_CORRUPT);
+	}
+	for (unsigned i = 0; i < 512; i++, nr++) {
+		put_back(w, &good);
+		w->seen.cache[i] ^= 1;
+		assert_true(try_open(w) < 0);
+	}
+	put_back(w, &good);
+	drop_image(&good);
+	print_message("E11: %u bytes flipped, in each slot and in both\n", nr);
+	stop(w);
+}
+
+static void test_every_byte_of_a_map_sector_counts(void **state)
+{
+	struct world *w = start(4, 1930 * 4096);
+
+	world_do(w, UCLONE_WRITE, 0, 8, true);
+	world_do(w, UCLONE_WRITE, 1920 * 8, 8, true);
+	world_close(w);
+	struct image good = save(w);
+	for (unsigned i = 0; i < 512; i++) {
+		uint64_t n;
+		put_back(w, &good);
+		w->meta.cache[UC_MAP_START_BYTES + i] ^= 4;
+		w->is_error_ok = true;
+		assert_int_equal(world_open(w), 0);
+		assert_int_equal(uclone_map(w->u, 0, w->size_bytes, &n), UCLONE_UNKNOWN);
+		assert_int_equal(n, 1920 * 4096);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 8, false), -EIO);
+		assert_int_equal(world_do(w, UCLONE_READ, 1919 * 8, 16, false), -EIO);
+		assert_int_equal(world_do(w, UCLONE_WRITE, 8, 8, false), -EIO);
+		assert_int_equal(world_do(w, UCLONE_READ, 1920 * 8, 8, false), 0);
+		assert_false(world_hydrate(w, 0, 1920, 16));
+		w->is_error_ok = false;
+		world_crash(w, SIM_CRASH_DROP);
+	}
+	w->is_check_bad = false;
+	put_back(w, &good);
+	w->meta.cache[UC_MAP_START_BYTES + 512 + 30] ^= 1;
+	world_check_offline(w);
+	assert_non_null(strstr(w->check_line, "bytes 7864320 to 7905280"));
+	w->sim.problem[0] = 0;
+	drop_image(&good);
+	stop(w);
+}
+
+/* ---- whole lives ---- */
+
+static void test_sizes_of_every_kind_are_copied_whole(void **state)
+{
+	static const uint64_t sectors[] = {1, 2, 7, 8, 9, 15, 16, 17, 63, 1919, 1920, 1921, 15359, 15360, 15361, 15367, 15368, 122879,
+					   122880, 122887};
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(sectors); i++)
+		for (unsigned way = 0; way < 2; way++, nr++) {
+			uint64_t n = sectors[i];
+			struct world *w = start(i + 1, n * 512);
+			struct uclone_status s;
+			if (way) {
+				world_do(w, UCLONE_WRITE, n - 1, 1, false);
+				world_do(w, UCLONE_DISCARD, 0, n, false);
+			}
+			world_hydrate_all(w);
+			world_check_copied(w);
+			if (!way) {
+				world_do(w, UCLONE_WRITE, n - 1, 1, false);
+				world_do(w, UCLONE_WRITE_ZEROES, 0, 1, false);
+			}
+			world_finish_begin(w);
+			world_settle(w);
+			assert_int_equal(w->finish_res, 0);
+			uclone_status(w->u, &s);
+			assert_int_equal(s.state, UCLONE_HYDRATED);
+			assert_int_equal(s.here_bytes, n * 512);
+			assert_int_equal(s.durable_bytes, n * 512);
+			uint64_t nr_reads = w->source.nr_reads;
+			assert_int_equal(world_do(w, UCLONE_READ, 0, n, false), 0);
+			assert_int_equal(w->source.nr_reads, nr_reads);
+			world_crash(w, SIM_CRASH_DROP);
+			assert_int_equal(world_open(w), 0);
+			uclone_status(w->u, &s);
+			assert_int_equal(s.state, UCLONE_HYDRATED);
+			assert_int_equal(world_do(w, UCLONE_READ, 0, n, false), 0);
+			stop(w);
+		}
+	print_message("E16: %u combinations\n", nr);
+}
+
+static void test_finish_is_refused_while_a_block_is_missing(void **state)
+{
+	struct world *w = start(1, 8 * 4096);
+
+	assert_true(world_hydrate(w, 1, 8, 7));
+	world_settle(w);
+	world_finish_begin(w);
+	world_settle(w);
+	assert_int_equal(w->finish_res, KEDGE_E_NOT_HYDRATED);
+	assert_int_equal(uclone_set_source(w->u, NULL, NULL), KEDGE_E_STATE);
+	stop(w);
+}
+
+struct answer {
+	bool is_done;
+	int res;
+};
+
+static void answer_cb(void *arg, int res, const struct kedge_err *err)
+{
+	*(struct answer *)arg = (struct answer){true, res};
+}
+
+static void test_abort_never_loses_a_write(void **state)
+{
+	struct world *w = start(1, 8 * 4096);
+	struct answer a = {0};
+
+	world_do(w, UCLONE_WRITE, 0, 1, false);
+	uclone_abort(w->u, answer_cb, &a);
+	world_settle(w);
+	assert_int_equal(a.res, KEDGE_E_WRITTEN);
+	stop(w);
+
+	w = start(1, 8 * 4096);
+	world_hydrate_all(w);
+	uclone_abort(w->u, answer_cb, &a);
+	w->is_error_ok = true;
+	assert_int_equal(world_do(w, UCLONE_WRITE, 0, 8, true), -EIO); /* the abort has begun */
+	world_settle(w);
+	assert_int_equal(a.res, 0);
+	world_close(w);
+	assert_int_equal(world_open(w), KEDGE_E_STATE);
+	stop(w);
+}
+
+static void test_abort_after_a_crash_knows_of_writes_under_way(void **state)
+{
+	struct world *w = start(1, 8 * 4096);
+	struct answer a = {0};
+	struct uclone_status s;
+
+	world_hydrate_all(w);
+	world_do(w, UCLONE_FLUSH, 0, 0, false);
+	world_do(w, UCLONE_WRITE, 8, 8, false); /* never flushed, but on the platter */
+	world_crash(w, SIM_CRASH_DEST);
+	assert_int_equal(world_open(w), 0);
+	uclone_status(w->u, &s);
+	assert_true(s.had_unclean_stop);
+	uclone_abort(w->u, answer_cb, &a);
+	world_settle(w);
+	assert_int_equal(a.res, KEDGE_E_WRITTEN);
+	stop(w);
+}
+
+static void test_clean_close_forgets_intents(void **state)
+{
+	struct world *w = start(1, 8 * 4096);
+	struct uclone_status s;
+
+	world_hydrate_all(w);
+	world_do(w, UCLONE_WRITE, 8, 8, false);
+	world_close(w);
+	assert_int_equal(world_open(w), 0);
+	uclone_status(w->u, &s);
+	assert_false(s.had_unclean_stop);
+	assert_int_equal(s.written_bytes, 4096);
+	world_crash(w, SIM_CRASH_DROP);
+	assert_int_equal(world_open(w), 0);
+	uclone_status(w->u, &s);
+	assert_int_equal(s.written_bytes, 4096);
+	stop(w);
+}
+
+static void test_bad_source_range_fails_reads_until_overwritten(void **state)
+{
+	struct world *w = start(1, 16 * 4096);
+	struct uclone_status s;
+
+	w->source.bad_first = 20;
+	w->source.bad_end = 21;
+	w->is_error_ok = true;
+	assert_true(world_hydrate(w, 2, 3, 1));
+	world_settle(w);
+	assert_int_equal(w->nr_bad_events, 1);
+	uclone_status(w->u, &s);
+	assert_int_equal(s.bad_bytes, 4096);
+	assert_int_equal(world_do(w, UCLONE_READ, 16, 8, false), -EIO);
+	assert_int_equal(world_do(w, UCLONE_WRITE, 16, 1, false), -EIO); /* a part cannot be merged */
+	world_hydrate_all(w);
+	uclone_status(w->u, &s);
+	assert_int_equal(s.here_bytes, 15 * 4096);
+	w->is_error_ok = false;
+	assert_int_equal(world_do(w, UCLONE_WRITE, 16, 8, false), 0);
+	assert_int_equal(world_do(w, UCLONE_READ, 0, 128, false), 0);
+	uclone_status(w->u, &s);
+	assert_int_equal(s.bad_bytes, 0);
+	stop(w);
+}
+
+static void test_partial_discard_keeps_the_edges(void **state)
+{
+	struct world *w = start(1, 8 * 4096 + 512);
+
+	world_do(w, UCLONE_WRITE, 0, 65, false);
+	world_do(w, UCLONE_DISCARD, 3, 18, false); /* whole: block 1 only */
+	world_do(w, UCLONE_DISCARD, 33, 3, false); /* nothing */
+	world_do(w, UCLONE_DISCARD, 60, 5, false); /* the tail */
+	assert_int_equal(world_do(w, UCLONE_READ, 0, 65, false), 0);
+	assert_int_equal(sim_disk_id(&w->dest, 8), 0);
+	assert_int_not_equal(sim_disk_id(&w->dest, 3), 0);
+	assert_int_not_equal(sim_disk_id(&w->dest, 20), 0);
+	assert_int_equal(sim_disk_id(&w->dest, 64), 0);
+	stop(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_discard_during_copy_keeps_later_write),
+		cmocka_unit_test(test_late_source_data_changes_nothing),
+		cmocka_unit_test(test_failed_commit_stops_everything_but_committed_reads),
+		cmocka_unit_test(test_metadata_zeroed_foreign_or_old_is_refused),
+		cmocka_unit_test(test_every_byte_of_the_superblocks_counts),
+		cmocka_unit_test(test_every_byte_of_a_map_sector_counts),
+		cmocka_unit_test(test_sizes_of_every_kind_are_copied_whole),
+		cmocka_unit_test(test_finish_is_refused_while_a_block_is_missing),
+		cmocka_unit_test(test_abort_never_loses_a_write),
+		cmocka_unit_test(test_abort_after_a_crash_knows_of_writes_under_way),
+		cmocka_unit_test(test_clean_close_forgets_intents),
+		cmocka_unit_test(test_bad_source_range_fails_reads_until_overwritten),
+		cmocka_unit_test(test_partial_discard_keeps_the_edges),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
