@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. Start, ask, stop and find the data-plane processes.
+ *
+ * Owns. Directories: RUN/vol/NAME (FUSE file, control socket, pid file), RUN/export (pid, output and CHAP files), RUN/chap,
+ * STATE/clones (metadata), STATE/log.
+ *
+ * Locks. None. Of one volume only one job runs at a time.
+ *
+ * Crash. Pid files are written before a process runs (agent_spawn.c). A CHAP file may be left behind by a crash; it is
+ * overwritten at the next start and removed at the end of the export or clone.
+ */
+#include "agent_plane.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent_loop.h"
+#include "agent_spawn.h"
+#include "kedge/ctl.h"
+#include "kedge/file.h"
+#include "kedge/identity.h"
+#include "kedge/log.h"
+#include "kedge/loop.h"
+
+#define CREATE_TIMEOUT_MS 60000
+#define SERVE_TIMEOUT_MS 20000
+#define STATUS_TIMEOUT_MS 2000
+#define ATTACH_TIMEOUT_MS 10000
+#define STOP_TIMEOUT_MS 10000
+#define LISTEN_TIMEOUT_MS 10000
+#define POLL_MS 5
+
+typedef char path_text[AGENT_PATH_MAX + 160];
+
+static char *const plane_env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C", NULL};
+
+static void vol_path(const struct kedged_config *c, const char *name, const char *what, path_text out)
+{
+	snprintf(out, sizeof(path_text), "%s/vol/%s/%s", c->run_dir, name, what);
+}
+
+static void id_path(const struct kedged_config *c, const char *dir, const struct agent_volume *v, const char *suffix, path_text out)
+{
+	char uuid[KEDGE_UUID_TEXT_MAX];
+
+	kedge_uuid_format(&v->uuid, uuid);
+	snprintf(out, sizeof(path_text), "%s/%s/%s.%" PRIu64 ".%s", c->run_dir, dir, uuid, v->record.epoch, suffix);
+}
+
+static void log_path(const struct kedged_config *c, const char *what, const char *name, path_text out)
+{
+	snprintf(out, sizeof(path_text), "%s/log/%s-%s.log", c->state_dir, what, name);
+}
+
+static void program_path(const struct kedged_config *c, const char *program, path_text out)
+{
+	snprintf(out, sizeof(path_text), "%s/%s", c->bin_dir, program);
+}
+
+static void serial_text(const struct agent_volume *v, char out[KEDGE_SERIAL_MAX])
+{
+	struct kedge_identity id = {.volume = v->uuid, .epoch = v->record.epoch};
+
+	kedge_serial_format(&id, out);
+}
+
+int plane_make_dirs(const struct kedged_config *c, struct kedge_err *err)
+{
+	static const struct {
+		bool is_run;
+		const char *name;
+	} dirs[] = {{true, "vol"}, {true, "export"}, {true, "chap"}, {true, "work"}, {false, "clones"}, {false, "log"}, {false, "work"}};
+
+	for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
+		path_text path;
+		snprintf(path, sizeof path, "%s/%s", dirs[i].is_run ? c->run_dir : c->state_dir, dirs[i].name);
+		int res = kedge_mkdir_p(path, 0700, err);
+		if (res)
+			return res;
+	}
+	return 0;
+}
+
+/* The last line of a log, for messages: what a program said before it ended. */
+static void last_line(const char *path, char *out, size_t out_max)
+{
+	char *text = NULL, *p;
+	size_t nr_bytes;
+
+	out[0] = 0;
+	if (kedge_file_read(path, 1024 * 1024, &text, &nr_bytes, NULL))
+		return;
+	while (nr_bytes && text[nr_bytes - 1] == '\n')
+		text[--nr_bytes] = 0;
+	p = strrchr(text, '\n');
+	snprintf(out, out_max, "%s", p ? p + 1 : text);
+	free(text);
+}
+
+/* ---- kclone ---- */
+
+void plane_clone_meta_path(const struct kedged_config *c, const struct agent_volume *v, uint64_t epoch, char out[AGENT_PATH_MAX])
+{
+	char uuid[KEDGE_UUID_TEXT_MAX];
+
+	kedge_uuid_format(&v->uuid, uuid);
+	/* state_dir and name are bounded well below: KEDGED_PATH_MAX is checked against this when the agent starts */
+	if (snprintf(out, AGENT_PATH_MAX, "%s/clones/%s.%.8s.%" PRIu64 ".meta", c->state_dir, v->name, uuid, epoch) >= AGENT_PATH_MAX)
+		out[0] = 0;
+}
+
+static int remove_meta(const struct agent_unit *u, struct kedge_err *err)
+{
+	path_text seen;
+
+	snprintf(seen, sizeof seen, "%s.seen", u->clone.meta);
+	if ((unlink(u->clone.meta) < 0 && errno != ENOENT) || (unlink(seen) < 0 && errno != ENOENT))
+		return kedge_err_set(err, -errno, KEDGE_SIDE_METADATA, "%s: %s", u->clone.meta, strerror(errno));
+	return kedge_file_sync_dir_of(u->clone.meta, err);
+}
+
+int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err)
+{
+	char size[24], lbs[12], serial[KEDGE_SERIAL_MAX], migration[KEDGE_UUID_TEXT_MAX], said[200];
+	path_text program, log;
+	int code, res = remove_meta(u, err);
+
+	if (res)
+		return res;
+	program_path(c, "kclone", program);
+	log_path(c, "kclone", u->vol.name, log);
+	snprintf(size, sizeof size, "%" PRIu64, u->vol.size_bytes);
+	snprintf(lbs, sizeof lbs, "%" PRIu32, u->vol.lbs_bytes);
+	serial_text(&u->vol, serial);
+	kedge_uuid_format(&u->vol.record.migration, migration);
+	/* Before the export exists: a place that no attach without an url of its own can mean. */
+	const char *url = u->clone.url[0] ? u->clone.url : "iscsi://127.0.0.1:1/iqn.2026-01.kedge:reserved/1";
+	char *argv[] = {program, "create", "--source", (char *)url, "--dest", (char *)u->vol.path, "--meta", (char *)u->clone.meta,
+			"--size", size, "--lbs", lbs, "--serial", serial, "--migration", migration,
+			u->clone.initiator[0] ? "--initiator" : NULL, (char *)u->clone.initiator, NULL};
+	res = agent_run(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log}, CREATE_TIMEOUT_MS,
+			&code, err);
+	if (!res && code) {
+		last_line(log, said, sizeof said);
+		res = kedge_err_set(err, -EIO, KEDGE_SIDE_METADATA, "kclone create ended with %d: %s", code, said);
+	}
+	return res;
+}
+
+bool plane_clone_find(const struct kedged_config *c, const char *name, struct kedge_proc *ret_proc)
+{
+	path_text pid;
+
+	vol_path(c, name, "kclone.pid", pid);
+	return agent_pid_read(pid, ret_proc) == 0 && kedge_proc_is_alive(ret_proc);
+}
+
+unsigned plane_clone_pids(const struct kedged_config *c, const char *name, pid_t *out, unsigned max)
+{
+	struct kedge_proc proc;
+	path_text pid;
+
+	vol_path(c, name, "kclone.pid", pid);
+	return agent_pid_read(pid, &proc) ? 0 : agent_session_list(&proc, out, max);
+}
+
+int plane_clone_call(const struct kedged_config *c, const char *name, const char *cmd, json_t *args, unsigned timeout_ms,
+		     json_t **ret_result, struct kedge_err *err)
+{
+	path_text socket;
+
+	vol_path(c, name, "ctl.sock", socket);
+	return kedge_ctl_call(socket, cmd, args, timeout_ms, ret_result, err);
+}
+
+/* What a kclone that was killed leaves: a loop device over its FUSE file, and the mount. By text: the file itself cannot
+ * be looked at any more. */
+static void clean_after_clone(const struct kedged_config *c, const char *name)
+{
+	char line[AGENT_PATH_MAX + 176];
+	path_text disk, path;
+	struct dirent *e;
+	DIR *dir = opendir("/sys/block");
+
+	vol_path(c, name, "disk", disk);
+	while (dir && (e = readdir(dir))) {
+		FILE *f = NULL;
+		if (strncmp(e->d_name, "loop", 4) == 0) {
+			snprintf(path, sizeof path, "/sys/block/%.64s/loop/backing_file", e->d_name);
+			f = fopen(path, "re");
+		}
+		if (!f)
+			continue;
+		if (fgets(line, sizeof line, f)) {
+			line[strcspn(line, "\n")] = 0;
+			if (strcmp(line, disk) == 0) {
+				struct kedge_err err = {0};
+				snprintf(path, sizeof path, "/dev/%.64s", e->d_name);
+				if (agent_loop_detach_device(path, &err))
+					kedge_warn("volume %s: %s", name, err.msg);
+			}
+		}
+		fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+	while (umount2(disk, MNT_DETACH) == 0)
+		;
+}
+
+/* Wait for {"device":{"block":...}} in its status. */
+static int wait_device(const struct kedged_config *c, const struct agent_unit *u, const struct kedge_proc *proc, const char *log,
+		       char ret_device[AGENT_DEVICE_MAX], struct kedge_err *err)
+{
+	uint64_t end_ns = kedge_clock_ns() + (uint64_t)SERVE_TIMEOUT_MS * 1000000;
+	char said[200];
+
+	while (kedge_clock_ns() < end_ns) {
+		json_t *status = NULL;
+		const char *block = NULL;
+		bool is_alive = kedge_proc_is_alive(proc);
+		if (plane_clone_call(c, u->vol.name, "status", NULL, STATUS_TIMEOUT_MS, &status, NULL) == 0)
+			block = json_string_value(json_object_get(json_object_get(status, "device"), "block"));
+		if (block && *block && strlen(block) < AGENT_DEVICE_MAX) {
+			strcpy(ret_device, block);
+			json_decref(status);
+			return 0;
+		}
+		json_decref(status);
+		if (!is_alive) {
+			last_line(log, said, sizeof said);
+			return kedge_err_set(err, -EIO, KEDGE_SIDE_DESTINATION, "kclone serve ended: %s", said);
+		}
+		agent_nap(POLL_MS);
+	}
+	return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_DESTINATION, "kclone serve gave no device within %d s",
+			     SERVE_TIMEOUT_MS / 1000);
+}
+
+int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u, char ret_device[AGENT_DEVICE_MAX],
+		      struct kedge_err *err)
+{
+	path_text program, dir, disk, socket, pid, log;
+	struct kedge_proc proc;
+	int res;
+
+	vol_path(c, u->vol.name, "", dir);
+	vol_path(c, u->vol.name, "disk", disk);
+	vol_path(c, u->vol.name, "ctl.sock", socket);
+	vol_path(c, u->vol.name, "kclone.pid", pid);
+	log_path(c, "kclone", u->vol.name, log);
+	program_path(c, "kclone", program);
+	if (plane_clone_find(c, u->vol.name, &proc))
+		return wait_device(c, u, &proc, log, ret_device, err);
+	if (agent_pid_read(pid, &proc) == 0) {
+		/* The holder is dead; no worker of it may go on beside the new one. */
+		if (agent_session_stop(&proc, 0))
+			return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_DESTINATION, "the old kclone of %s does not end", u->vol.name);
+		clean_after_clone(c, u->vol.name);
+	}
+	dir[strlen(dir) - 1] = 0;
+	res = kedge_mkdir_p(dir, 0700, err);
+	if (res)
+		return res;
+	char *argv[] = {program, "serve", "--meta", (char *)u->clone.meta, "--fuse", disk, "--block", "--control", socket,
+			"--no-attach", NULL};
+	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log, .pid_path = pid},
+			  &proc, err);
+	return res ? res : wait_device(c, u, &proc, log, ret_device, err);
+}
+
+int plane_clone_attach(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err)
+{
+	path_text chap;
+	json_t *args;
+	int res;
+
+	id_path(c, "chap", &u->vol, "clone", chap);
+	res = kedge_chap_write(chap, &u->clone.chap, err);
+	if (res)
+		return res;
+	args = json_pack("{s:s, s:s, s:i}", "url", u->clone.url, "chap_file", chap, "timeout_ms",
+			 ATTACH_TIMEOUT_MS);
+	res = plane_clone_call(c, u->vol.name, "attach", args, ATTACH_TIMEOUT_MS + 2000, NULL, err);
+	json_decref(args);
+	return res;
+}
+
+int plane_clone_stop(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err)
+{
+	struct kedge_proc proc;
+	path_text pid, path;
+
+	vol_path(c, u->vol.name, "kclone.pid", pid);
+	if (agent_pid_read(pid, &proc) == 0) {
+		if (kedge_proc_is_alive(&proc) &&
+		    plane_clone_call(c, u->vol.name, "stop", NULL, STOP_TIMEOUT_MS, NULL, NULL) == 0)
+			agent_session_wait(&proc, STOP_TIMEOUT_MS);
+		if (agent_session_count(&proc) && agent_session_stop(&proc, STOP_TIMEOUT_MS))
+			return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_DESTINATION, "kclone of %s does not end", u->vol.name);
+	}
+	clean_after_clone(c, u->vol.name);
+	unlink(pid);
+	vol_path(c, u->vol.name, "ctl.sock", path);
+	unlink(path);
+	return 0;
+}
+
+static void remove_secret(const char *path)
+{
+	if (unlink(path) < 0 && errno != ENOENT)
+		kedge_warn("%s: %s", path, strerror(errno));
+}
+
+void plane_clone_drop_secret(const struct kedged_config *c, const struct agent_unit *u)
+{
+	path_text path;
+
+	id_path(c, "chap", &u->vol, "clone", path);
+	remove_secret(path);
+}
+
+int plane_clone_remove(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err)
+{
+	path_text path;
+
+	plane_clone_drop_secret(c, u);
+	vol_path(c, u->vol.name, "disk", path);
+	unlink(path);
+	vol_path(c, u->vol.name, "", path);
+	path[strlen(path) - 1] = 0;
+	rmdir(path);
+	return u->clone.meta[0] ? remove_meta(u, err) : 0;
+}
+
+/* ---- ktarget ---- */
+
+bool plane_export_find(const struct kedged_config *c, const struct agent_unit *u, struct kedge_proc *ret_proc)
+{
+	path_text pid;
+
+	id_path(c, "export", &u->vol, "pid", pid);
+	return agent_pid_read(pid, ret_proc) == 0 && kedge_proc_is_alive(ret_proc);
+}
+
+/* "ktarget: listening on ADDR:PORT" in its output. */
+static bool read_port(const char *out_path, uint16_t *ret_port)
+{
+	static const char mark[] = "listening on ";
+	char *text = NULL, *p, *end;
+	size_t nr_bytes;
+	bool is_there = false;
+
+	if (kedge_file_read(out_path, 64 * 1024, &text, &nr_bytes, NULL))
+		return false;
+	p = strstr(text, mark);
+	end = p ? strchr(p, '\n') : NULL;
+	if (end) {
+		*end = 0;
+		p = strrchr(p, ':');
+		unsigned long port = p ? strtoul(p + 1, NULL, 10) : 0;
+		is_there = port > 0 && port <= 65535;
+		*ret_port = (uint16_t)port;
+	}
+	free(text);
+	return is_there;
+}
+
+static int wait_port(const char *out, const struct kedge_proc *proc, uint16_t *ret_port, struct kedge_err *err)
+{
+	uint64_t end_ns = kedge_clock_ns() + (uint64_t)LISTEN_TIMEOUT_MS * 1000000;
+	char said[200];
+
+	while (kedge_clock_ns() < end_ns) {
+		bool is_alive = kedge_proc_is_alive(proc);
+		if (is_alive && read_port(out, ret_port))
+			return 0;
+		if (!is_alive) {
+			last_line(out, said, sizeof said);
+			return kedge_err_set(err, -EIO, KEDGE_SIDE_SOURCE, "ktarget ended: %s", said);
+		}
+		agent_nap(POLL_MS);
+	}
+	return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "ktarget does not listen within %d s", LISTEN_TIMEOUT_MS / 1000);
+}
+
+int plane_export_start(const struct kedged_config *c, const struct agent_unit *u, uint16_t *ret_port, struct kedge_err *err)
+{
+	char portal[KEDGED_ADDR_MAX + 16], serial[KEDGE_SERIAL_MAX];
+	path_text program, chap, out, pid;
+	struct kedge_proc proc;
+	bool is_v6 = strchr(c->portal_address, ':') && c->portal_address[0] != '[';
+	int res;
+
+	id_path(c, "export", &u->vol, "chap", chap);
+	id_path(c, "export", &u->vol, "out", out);
+	id_path(c, "export", &u->vol, "pid", pid);
+	program_path(c, "ktarget", program);
+	if (plane_export_find(c, u, &proc) && u->export.port)
+		return wait_port(out, &proc, ret_port, err);
+	/* One whose port nobody recorded, or what a dead one left. */
+	if (agent_pid_read(pid, &proc) == 0 && agent_session_stop(&proc, 1000))
+		return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "the old ktarget of %s does not end", u->vol.name);
+	res = kedge_chap_write(chap, &u->export.chap, err);
+	if (res)
+		return res;
+	if (unlink(out) < 0 && errno != ENOENT)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_SOURCE, "%s: %s", out, strerror(errno));
+	snprintf(portal, sizeof portal, is_v6 ? "[%s]:%u" : "%s:%u", c->portal_address, (unsigned)u->export.port);
+	serial_text(&u->vol, serial);
+	char *argv[] = {program, "--portal", portal, "--iqn", (char *)u->export.iqn, "--lun", (char *)u->vol.path, "--read-only",
+			"--initiator", (char *)u->export.initiator, "--chap-file", chap, "--serial", serial, NULL};
+	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = out, .pid_path = pid},
+			  &proc, err);
+	if (!res)
+		res = wait_port(out, &proc, ret_port, err);
+	if (res)
+		plane_export_stop(c, u, NULL);
+	return res;
+}
+
+int plane_export_stop(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err)
+{
+	struct kedge_proc proc;
+	path_text path;
+
+	id_path(c, "export", &u->vol, "pid", path);
+	if (agent_pid_read(path, &proc) == 0 && agent_session_stop(&proc, 2000))
+		return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "ktarget of %s does not end", u->vol.name);
+	unlink(path);
+	id_path(c, "export", &u->vol, "chap", path);
+	remove_secret(path);
+	id_path(c, "export", &u->vol, "out", path);
+	unlink(path);
+	return 0;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef ORCH_AGENT_PLANE_H
+#define ORCH_AGENT_PLANE_H
+
+/* The data-plane processes of a volume: kclone at the destination, ktarget at the source. Each function blocks with a deadline
+ * of its own: worker threads only. Processes are known by their pid files (pid, start time, boot id) and nothing else is ever
+ * signalled. */
+
+#include <jansson.h>
+
+#include "agent_types.h"
+#include "kedge/err.h"
+#include "orch/kedged.h"
+
+/* ---- kclone ---- */
+/* Metadata path of a migration's clone: STATE/clones/NAME.<uuid8>.<epoch>.meta. */
+void plane_clone_meta_path(const struct kedged_config *c, const struct agent_volume *v, uint64_t epoch, char out[AGENT_PATH_MAX]);
+/* Removes what an earlier try left and creates. The source's place may not be known yet: it comes with attach. */
+int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err);
+/* Starts `kclone serve` (or finds it running) and waits until its device is there. */
+int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u, char ret_device[AGENT_DEVICE_MAX],
+		      struct kedge_err *err);
+/* The running one's identity; false when it is dead or was never started. */
+bool plane_clone_find(const struct kedged_config *c, const char *name, struct kedge_proc *ret_proc);
+int plane_clone_attach(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err);
+/* Its CHAP file: not needed any more. */
+void plane_clone_drop_secret(const struct kedged_config *c, const struct agent_unit *u);
+/* One command of its control socket. ret_result may be NULL. */
+int plane_clone_call(const struct kedged_config *c, const char *name, const char *cmd, json_t *args, unsigned timeout_ms,
+		     json_t **ret_result, struct kedge_err *err);
+/* Drains and ends it, harder when it does not listen; loop device and mount are gone afterwards. 0 also when none runs. */
+int plane_clone_stop(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err);
+/* Forget its metadata, secrets and directories, after stop. */
+int plane_clone_remove(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err);
+/* Pids that belong to it, for the opener check. */
+unsigned plane_clone_pids(const struct kedged_config *c, const char *name, pid_t *out, unsigned max);
+
+/* ---- ktarget ---- */
+/* Starts it (or finds it running) and tells its port. u->export.port 0: any. */
+int plane_export_start(const struct kedged_config *c, const struct agent_unit *u, uint16_t *ret_port, struct kedge_err *err);
+bool plane_export_find(const struct kedged_config *c, const struct agent_unit *u, struct kedge_proc *ret_proc);
+/* Ends it, drops its credentials. 0 also when none runs. */
+int plane_export_stop(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err);
+
+/* The directories that all of it lives in. */
+int plane_make_dirs(const struct kedged_config *c, struct kedge_err *err);
+
+#endif

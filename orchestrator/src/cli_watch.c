@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. Watch a drain: a live view on a terminal, one line per event elsewhere. Leaving it, or losing the daemon, never
+ * touches the drain.
+ *
+ * Owns. The view of one drain while it is watched.
+ *
+ * Locks. None: one thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "cli_view.h"
+
+#define LIVE_MS 500
+#define LINES_MS 1000
+/* How long a daemon may be away (a restart) before we leave. */
+#define AWAY_MS 120000
+
+struct watch {
+	struct cli *c;
+	const char *id;
+	bool is_live, has_colour;
+	struct view_memory memory;
+	uint64_t since_seq;
+	unsigned nr_drawn; /* lines of the live view on the screen */
+	uint64_t away_since_ms;
+	json_t *drain;
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static unsigned terminal_width(void)
+{
+	struct winsize w;
+
+	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col - 1u : 79;
+}
+
+/* The cursor stays below the view; a redraw goes up, clears and prints again. */
+static void draw(struct watch *w)
+{
+	char line[VIEW_LINE_MAX];
+	unsigned width = terminal_width(), nr = 1;
+	size_t i;
+	json_t *migration;
+
+	if (w->nr_drawn)
+		printf("\033[%uA\033[J", w->nr_drawn);
+	view_drain_line(w->drain, width, line, sizeof line);
+	puts(line);
+	json_array_foreach(json_object_get(w->drain, "migrations"), i, migration) {
+		view_migration_line(&w->memory, migration, width, w->has_colour, line, sizeof line);
+		puts(line);
+		nr++;
+	}
+	w->nr_drawn = nr;
+	fflush(stdout);
+}
+
+static void print_progress(struct watch *w)
+{
+	char line[VIEW_LINE_MAX];
+	size_t i;
+	json_t *migration;
+
+	json_array_foreach(json_object_get(w->drain, "migrations"), i, migration) {
+		if (view_progress_due(&w->memory, migration, now_ms(), line, sizeof line))
+			puts(line);
+	}
+	fflush(stdout);
+}
+
+static void take_events(struct watch *w, const json_t *answer)
+{
+	char line[VIEW_LINE_MAX];
+	size_t i;
+	json_t *event;
+
+	json_array_foreach(json_object_get(answer, "events"), i, event) {
+		uint64_t seq = view_u64(event, "seq");
+		if (seq > w->since_seq)
+			w->since_seq = seq;
+		if (w->is_live)
+			continue;
+		view_event_line(event, line, sizeof line);
+		puts(line);
+	}
+	fflush(stdout);
+}
+
+/* Another try after a pause, an exit code when it is enough. */
+static int on_no_answer(struct watch *w, int res, const struct kedge_err *err)
+{
+	char next[128];
+
+	if (res == -EINTR)
+		return 0;
+	if (res != KEDGE_E_UNREACHABLE)
+		return cli_no_answer(w->c, res, err);
+	if (!w->away_since_ms) {
+		w->away_since_ms = now_ms();
+		fprintf(stderr, "kedge: %s; what runs goes on, waiting for it to come back\n", err->msg);
+		w->nr_drawn = 0;
+	}
+	if (now_ms() - w->away_since_ms > AWAY_MS) {
+		snprintf(next, sizeof next, "kedge status %s --watch", w->id);
+		return cli_error(KEDGE_EXIT_UNREACHABLE, next, "%s", err->msg);
+	}
+	cli_sleep(500);
+	return 0;
+}
+
+/* One round. 0: go on. */
+static int watch_round(struct watch *w)
+{
+	struct kedge_err err = {0};
+	char path[256];
+	unsigned status;
+	json_t *answer;
+	int res;
+
+	snprintf(path, sizeof path, "/v1/events?since=%llu&wait_ms=%d&drain=%s", (unsigned long long)w->since_seq,
+		 w->drain ? (w->is_live ? LIVE_MS : LINES_MS) : 0, w->id);
+	res = cli_http_call(w->c->http, "GET", path, NULL, 30000, &status, &answer, &err);
+	if (res)
+		return on_no_answer(w, res, &err);
+	if (status == 200)
+		take_events(w, answer);
+	else
+		res = cli_answer_error(status, answer);
+	json_decref(answer);
+	if (res)
+		return res;
+	snprintf(path, sizeof path, "/v1/drains/%s", w->id);
+	res = cli_http_call(w->c->http, "GET", path, NULL, 30000, &status, &answer, &err);
+	if (res)
+		return on_no_answer(w, res, &err);
+	w->away_since_ms = 0;
+	if (status != 200) {
+		res = cli_answer_error(status, answer);
+		json_decref(answer);
+		return res;
+	}
+	json_decref(w->drain);
+	w->drain = answer;
+	if (w->is_live)
+		draw(w);
+	else
+		print_progress(w);
+	return 0;
+}
+
+/* Events may have come between the last look at them and the end of the drain. */
+static void print_last_events(struct watch *w)
+{
+	struct kedge_err err = {0};
+	char path[256];
+	unsigned status;
+	json_t *answer;
+
+	snprintf(path, sizeof path, "/v1/events?since=%llu&wait_ms=0&drain=%s", (unsigned long long)w->since_seq, w->id);
+	if (cli_http_call(w->c->http, "GET", path, NULL, 5000, &status, &answer, &err))
+		return;
+	if (status == 200)
+		take_events(w, answer);
+	json_decref(answer);
+}
+
+static bool has_ended(const json_t *drain)
+{
+	return drain && strcmp(view_text(drain, "state", "running"), "running") != 0;
+}
+
+void cli_print_outcome(const json_t *drain)
+{
+	char line[VIEW_LINE_MAX];
+	size_t i;
+	json_t *migration;
+
+	json_array_foreach(json_object_get(drain, "migrations"), i, migration) {
+		view_outcome_line(migration, line, sizeof line);
+		puts(line);
+	}
+}
+
+int cli_exit_of_state(const json_t *object)
+{
+	const char *state = view_text(object, "state", "");
+
+	if (strcmp(state, "done") == 0)
+		return KEDGE_EXIT_OK;
+	if (strcmp(state, "failed") == 0 || strcmp(state, "aborted") == 0)
+		return KEDGE_EXIT_FAILED;
+	return KEDGE_EXIT_PARTLY; /* partly, held, or still under way */
+}
+
+int cli_watch_drain(struct cli *c, const char *id)
+{
+	const char *no_colour = getenv("NO_COLOR");
+	struct watch w = {.c = c, .id = id, .is_live = isatty(STDOUT_FILENO)};
+	char next[128];
+	int res = 0;
+
+	w.has_colour = w.is_live && !(no_colour && no_colour[0]);
+	snprintf(next, sizeof next, "kedge status %s --watch", id);
+	cli_interrupt_init();
+	while (!res && !has_ended(w.drain) && !cli_is_interrupted())
+		res = watch_round(&w);
+	if (!res && cli_is_interrupted() && !has_ended(w.drain)) {
+		fprintf(stderr, "kedge: detached; the drain goes on\nnext: %s\n", next);
+		res = KEDGE_EXIT_DETACHED;
+	} else if (!res) {
+		print_last_events(&w);
+		cli_print_outcome(w.drain);
+		res = cli_exit_of_state(w.drain);
+		if (res) {
+			snprintf(next, sizeof next, "kedge why %s", id);
+			cli_error(res, next, "the drain of %s is %s", view_text(w.drain, "host", "?"),
+				  view_text(w.drain, "state", "?"));
+		}
+	}
+	json_decref(w.drain);
+	view_memory_fini(&w.memory);
+	return res;
+}

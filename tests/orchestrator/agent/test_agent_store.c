@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The agent's records: what is put comes back from a new open, transactions are whole, foreign and damaged databases
+ * are refused.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "agent_store.h"
+#include "kedge/file.h"
+
+static char dir[64], path[96];
+
+static int set_up(void **state)
+{
+	strcpy(dir, "/tmp/kedge-store-XXXXXX");
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(path, sizeof path, "%s/agent.db", dir);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	char other[112];
+	static const char *const suffixes[] = {"", "-wal", "-shm"};
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(other, sizeof other, "%s%s", path, suffixes[i]);
+		unlink(other);
+	}
+	return rmdir(dir);
+}
+
+static struct agent_store *reopen(struct agent_store *s)
+{
+	struct kedge_err err = {0};
+
+	agent_store_close(s);
+	if (agent_store_open(path, &s, &err))
+		fail_msg("%s", err.msg);
+	return s;
+}
+
+static struct agent_unit full_unit(void)
+{
+	struct agent_unit u = {0};
+
+	u.vol = (struct agent_volume){.uuid = {.b = {1, 2, 3}}, .name = "v", .size_bytes = 1ull << 40, .lbs_bytes = 4096, .is_block = true, .path = "/dev/x"};
+	u.vol.record = (struct agent_record){.state = AGENT_STATE_FENCED, .epoch = 7, .migration = {.b = {9}}, .held_epoch = 7,
+					     .stopped_epoch = 7, .fence_epoch = 7, .fence_to = "b", .has_intent = true, .export_epoch = 7,
+					     .unexported_epoch = 6, .aborted_epoch = 5, .reserved_epoch = 3, .attached_epoch = 3,
+					     .booted_epoch = 3, .revoked_epoch = 2};
+	u.clone = (struct agent_clone){.mode = AGENT_CLONE_ATTACHED, .meta = "/m", .url = "iscsi://x", .initiator = "iqn.i",
+				       .chap = {"u", "s", "mu", "ms"}};
+	u.export = (struct agent_export){.is_recorded = true, .iqn = "iqn.t", .initiator = "iqn.j", .port = 65535, .chap = {"a", "b", "c", "d"}};
+	u.work = (struct agent_workload){.is_defined = true, .name = "w", .spec = strdup("{\"start\":[\"x\"]}"), .is_wanted = true, .epoch = 4,
+					 .nr_restarts = 2, .proc = {.pid = 42, .start_ticks = 1ull << 40, .boot_id = "boot"}};
+	return u;
+}
+
+static struct agent_unit loaded[4];
+static unsigned nr_loaded;
+
+static int on_unit(void *arg, struct agent_unit *u)
+{
+	loaded[nr_loaded++] = *u;
+	return 0;
+}
+
+static void load(struct agent_store *s)
+{
+	struct kedge_err err = {0};
+
+	for (unsigned i = 0; i < nr_loaded; i++)
+		agent_unit_fini(&loaded[i]);
+	nr_loaded = 0;
+	memset(loaded, 0, sizeof loaded);
+	if (agent_store_load(s, on_unit, NULL, &err))
+		fail_msg("%s", err.msg);
+}
+
+static void forget_loaded(void)
+{
+	for (unsigned i = 0; i < nr_loaded; i++)
+		agent_unit_fini(&loaded[i]);
+	nr_loaded = 0;
+}
+
+static void test_store_gives_back_every_field(void **state)
+{
+	struct agent_store *s = reopen(NULL);
+	struct agent_unit u = full_unit(), *l = &loaded[0];
+	struct stat st;
+
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	s = reopen(s);
+	load(s);
+	assert_int_equal(nr_loaded, 1);
+	assert_memory_equal(&l->vol.record, &u.vol.record, sizeof u.vol.record);
+	assert_true(kedge_uuid_is_equal(&l->vol.uuid, &u.vol.uuid));
+	assert_string_equal(l->vol.name, "v");
+	assert_string_equal(l->vol.path, "/dev/x");
+	assert_true(l->vol.size_bytes == u.vol.size_bytes && l->vol.lbs_bytes == 4096 && l->vol.is_block);
+	assert_memory_equal(&l->clone, &u.clone, sizeof u.clone);
+	assert_memory_equal(&l->export.chap, &u.export.chap, sizeof u.export.chap);
+	assert_true(l->export.port == 65535 && l->export.is_recorded);
+	assert_string_equal(l->export.iqn, "iqn.t");
+	assert_string_equal(l->work.spec, u.work.spec);
+	assert_true(l->work.is_wanted && l->work.epoch == 4 && l->work.nr_restarts == 2);
+	assert_int_equal(l->work.proc.pid, 42);
+	assert_true(l->work.proc.start_ticks == 1ull << 40);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	/* what the unit has no more is gone */
+	agent_unit_fini(&u);
+	u.work = (struct agent_workload){0};
+	memset(&u.clone, 0, sizeof u.clone);
+	memset(&u.export, 0, sizeof u.export);
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	load(s);
+	assert_true(nr_loaded == 1 && !l->work.is_defined && l->clone.mode == AGENT_CLONE_NONE && !l->export.is_recorded);
+	forget_loaded();
+	agent_store_close(s);
+}
+
+static void test_store_transaction_is_whole_or_not_there(void **state)
+{
+	struct agent_store *s = reopen(NULL);
+	struct agent_unit u = full_unit();
+	struct kedge_uuid id = {.b = {5}};
+	char *text;
+
+	assert_int_equal(agent_store_begin(s, NULL), 0);
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	assert_int_equal(agent_store_put_result(s, &id, 1, "STOP", "{}", NULL), 0);
+	agent_store_rollback(s);
+	load(s);
+	assert_int_equal(nr_loaded, 0);
+	assert_null(agent_store_get_result(s, &id, 1, "STOP", NULL));
+	/* never committed: the close drops it */
+	assert_int_equal(agent_store_begin(s, NULL), 0);
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	s = reopen(s);
+	load(s);
+	assert_int_equal(nr_loaded, 0);
+	assert_int_equal(agent_store_begin(s, NULL), 0);
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	assert_int_equal(agent_store_put_result(s, &id, 1, "STOP", "{\"x\":1}", NULL), 0);
+	assert_int_equal(agent_store_commit(s, NULL), 0);
+	s = reopen(s);
+	load(s);
+	assert_int_equal(nr_loaded, 1);
+	text = agent_store_get_result(s, &id, 1, "STOP", NULL);
+	assert_string_equal(text, "{\"x\":1}");
+	free(text);
+	assert_null(agent_store_get_result(s, &id, 2, "STOP", NULL));
+	assert_int_equal(agent_store_forget_result(s, &id, 1, "STOP", NULL), 0);
+	assert_null(agent_store_get_result(s, &id, 1, "STOP", NULL));
+	forget_loaded();
+	agent_unit_fini(&u);
+	agent_store_close(s);
+}
+
+static void test_store_refuses_a_workload_name_twice(void **state)
+{
+	struct agent_store *s = reopen(NULL);
+	struct agent_unit u = full_unit(), other = full_unit();
+
+	other.vol.uuid.b[0] = 77;
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	assert_int_not_equal(agent_store_put_unit(s, &other, NULL), 0);
+	load(s);
+	assert_int_equal(nr_loaded, 1);
+	forget_loaded();
+	agent_unit_fini(&u);
+	agent_unit_fini(&other);
+	agent_store_close(s);
+}
+
+static void test_store_refuses_foreign_and_damaged_files(void **state)
+{
+	struct agent_store *s = reopen(NULL);
+	struct kedge_err err = {0};
+	char command[256];
+	int res;
+
+	agent_store_close(s);
+	snprintf(command, sizeof command, "sqlite3 %s 'PRAGMA user_version=99'", path);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(agent_store_open(path, &s, &err), KEDGE_E_META_VERSION);
+	tear_down(NULL);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	assert_int_equal(kedge_file_replace(path, "this is no database, and is long enough to be looked at as one......"
+						  "................................................................",
+					    132, 0600, NULL), 0);
+	memset(&err, 0, sizeof err);
+	res = agent_store_open(path, &s, &err);
+	assert_int_equal(res, KEDGE_E_META_CORRUPT);
+}
+
+static void test_store_refuses_records_that_break_an_invariant(void **state)
+{
+	struct agent_store *s = reopen(NULL);
+	struct agent_unit u = full_unit();
+	struct kedge_err err = {0};
+
+	u.vol.record.revoked_epoch = u.vol.record.booted_epoch;
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	assert_int_equal(agent_store_load(s, on_unit, NULL, &err), KEDGE_E_META_CORRUPT);
+	assert_non_null(strstr(err.msg, "booted and revoked"));
+	agent_unit_fini(&u);
+	agent_store_close(s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_store_gives_back_every_field, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_store_transaction_is_whole_or_not_there, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_store_refuses_a_workload_name_twice, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_store_refuses_foreign_and_damaged_files, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_store_refuses_records_that_break_an_invariant, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
