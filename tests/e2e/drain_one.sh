@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# One drain of one workload, with all proofs; then the host that was drained has nothing left, and events and JSON hold.
+# shellcheck source=start.sh
+. "$(dirname "$0")/start.sh" "$@"
+cluster_init
+cluster_start
+workload_create one a 256M 64 --journal delete
+kedge workload start one
+wait_for 30 has_acks one a 100 || die "the workload commits nothing"
+drain_start a
+drain_wait 120
+migration=$(migration_of one)
+proof "nothing of the workload is left on a" check_not_in_host a
+prove_moved one a b "$migration"
+
+check_events_in_order() {
+	kedge events --json | jq -rs 'map(.seq) | if . == (sort | unique) then "\(length) events" else error("not in order") end'
+}
+proof "events are totally ordered" check_events_in_order
+check_status_done() {
+	kedge status "$DRAIN" --exit-code --json | jq -e '.state == "done" and (.migrations | length == 1)' >/dev/null
+}
+proof "status says done" check_status_done
+check_again() {
+	local status=0
+	kedge drain a --dry-run >/dev/null 2>&1 || status=$?
+	[ "$status" = 0 ] && [ -z "$(kedge volume list --json | jq -r '.volumes[] | select(.host == "a" and .state == "local") | .name')" ]
+}
+proof "host a has no volume left" check_again
+proofs_end
