@@ -117,6 +117,12 @@ bool agent_core_is_engaged(const struct agent_record *r);
 /* The host came up anew: a STOP that was not followed by a FENCE is void, the workload starts again here. True when the record
  * changed; a stored result of STOP for that epoch is to be forgotten in the same transaction. */
 bool agent_core_reboot(struct agent_record *r);
+/* What a volume takes of a destination's room: itself, and its clone's metadata (bitmaps in checksummed sectors, twice, and the
+ * rest). */
+static inline uint64_t agent_room_needed(uint64_t size_bytes)
+{
+	return size_bytes + size_bytes / 4096 + (4u << 20);
+}
 /* NULL, or which invariant the record breaks. */
 const char *agent_core_broken_invariant(const struct agent_record *r);
 

@@ -17,6 +17,7 @@
 #include "agent_plane.h"
 #include "agent_store.h"
 #include "agent_types.h"
+#include "fields.h"
 #include "orch/http.h"
 #include "orch/kedged.h"
 
@@ -186,8 +187,6 @@ json_t *agent_workload_json(const struct unit *u);
 json_t *agent_error_json(const struct kedge_err *err);
 uint64_t agent_free_bytes(const struct agent_service *s);
 uint64_t agent_promised_bytes(const struct agent_service *s);
-/* Refuses fields that are none of the names (separated by blanks): -EINVAL. */
-int agent_check_fields(const json_t *object, const char *names, struct kedge_err *err);
 
 /* ---- agent_failpoint.c ---- */
 /* KEDGE_FAILPOINT=agent.WHERE.STEP: kills this process with SIGKILL at that place. */

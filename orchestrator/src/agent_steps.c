@@ -20,9 +20,6 @@
 #include "agent_spec.h"
 #include "kedge/log.h"
 
-/* Room for metadata beside the volume itself: bitmaps in checksummed sectors, twice, and the rest. */
-#define META_ROOM(size_bytes) ((size_bytes) / 4096 + (4u << 20))
-
 struct step_wait {
 	struct waiter w;
 	struct agent_request q;
@@ -101,7 +98,7 @@ static int copy_text(const json_t *from, const char *key, char *out, size_t out_
 static int read_chap(const json_t *args, struct kedge_chap *ret_chap, struct kedge_err *err)
 {
 	const json_t *chap = json_object_get(args, "chap");
-	int res = agent_check_fields(chap, "user secret mutual_user mutual_secret", err);
+	int res = fields_check(chap, "user secret mutual_user mutual_secret", err);
 
 	if (!res)
 		res = copy_text(chap, "user", ret_chap->user, sizeof ret_chap->user, err);
@@ -153,7 +150,7 @@ static int read_workload(struct unit *u, const json_t *args, struct agent_unit *
 
 static int check_room(struct unit *u, uint64_t size_bytes, struct kedge_err *err)
 {
-	uint64_t free_bytes = agent_free_bytes(u->s), need_bytes = size_bytes + META_ROOM(size_bytes);
+	uint64_t free_bytes = agent_free_bytes(u->s), need_bytes = agent_room_needed(size_bytes);
 
 	if (need_bytes <= free_bytes)
 		return 0;
@@ -169,7 +166,7 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 	bool is_again = u->d.vol.record.state == AGENT_STATE_RESERVED && u->d.vol.record.epoch == w->q.epoch;
 	bool is_kept = u->d.vol.record.state == AGENT_STATE_RETAINED && u->d.vol.path[0];
 	struct unit *other = unit_by_name(u->s, u->d.vol.name);
-	int res = agent_check_fields(w->args, "size_bytes lbs_bytes source_host workload spec initiator_iqn", err);
+	int res = fields_check(w->args, "size_bytes lbs_bytes source_host workload spec initiator_iqn", err);
 
 	if (res)
 		return res;
@@ -202,13 +199,13 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 	plane_clone_meta_path(c, &next->vol, w->q.epoch, next->clone.meta);
 	if (!next->clone.meta[0])
 		return kedge_err_set(err, -ENAMETOOLONG, KEDGE_SIDE_METADATA, "state_dir is too long a path");
-	u->promised_bytes = is_again ? 0 : (uint64_t)size + META_ROOM((uint64_t)size);
+	u->promised_bytes = is_again ? 0 : agent_room_needed((uint64_t)size);
 	return 0;
 }
 
 static int prepare_export(const struct step_wait *w, struct agent_unit *next, struct kedge_err *err)
 {
-	int res = agent_check_fields(w->args, "iqn initiator_iqn chap", err);
+	int res = fields_check(w->args, "iqn initiator_iqn chap", err);
 
 	if (!res)
 		res = read_iqn(w->args, "iqn", next->export.iqn, err);
@@ -223,7 +220,7 @@ static int prepare_export(const struct step_wait *w, struct agent_unit *next, st
 static int prepare_attach(const struct step_wait *w, struct agent_unit *next, struct kedge_err *err)
 {
 	char initiator[KEDGE_IQN_MAX + 1];
-	int res = agent_check_fields(w->args, "url initiator_iqn chap", err);
+	int res = fields_check(w->args, "url initiator_iqn chap", err);
 
 	if (!res)
 		res = copy_text(w->args, "url", next->clone.url, sizeof next->clone.url, err);
@@ -245,7 +242,7 @@ static int prepare_attach(const struct step_wait *w, struct agent_unit *next, st
 static int prepare_boot(struct unit *u, const struct step_wait *w, struct agent_unit *next, struct job *j, struct kedge_err *err)
 {
 	const json_t *start = json_object_get(w->args, "start");
-	int res = agent_check_fields(w->args, "start", err);
+	int res = fields_check(w->args, "start", err);
 
 	if (!res && start && !json_is_boolean(start))
 		res = bad_arg(err, "\"start\" is not a boolean");
@@ -290,21 +287,21 @@ static int prepare(struct unit *u, const struct step_wait *w, struct agent_unit 
 	case AGENT_BOOT:
 		return prepare_boot(u, w, next, j, err);
 	case AGENT_STOP:
-		res = agent_check_fields(w->args, "grace_ms", err);
+		res = fields_check(w->args, "grace_ms", err);
 		unit_set_reason(u, WORK_STOPPING, "");
 		return res ? res : prepare_numbers(w, j, err);
 	case AGENT_HYDRATE:
-		res = agent_check_fields(w->args, "rate_bps", err);
+		res = fields_check(w->args, "rate_bps", err);
 		return res ? res : prepare_numbers(w, j, err);
 	case AGENT_FENCE:
-		return agent_check_fields(w->args, "to", err);
+		return fields_check(w->args, "to", err);
 	case AGENT_RELEASE:
-		return agent_check_fields(w->args, "policy", err);
+		return fields_check(w->args, "policy", err);
 	case AGENT_UNFENCE:
 		j->is_start = json_is_true(json_object_get(w->args, "start"));
-		return agent_check_fields(w->args, "start", err);
+		return fields_check(w->args, "start", err);
 	default:
-		return agent_check_fields(w->args, "", err);
+		return fields_check(w->args, "", err);
 	}
 }
 
@@ -571,7 +568,7 @@ static int read_step_args(struct step_wait *w, struct kedge_err *err)
 
 static int read_step(const json_t *body, struct step_wait *w, struct kedge_err *err)
 {
-	int res = agent_check_fields(body, "v migration volume volume_uuid epoch step request args", err);
+	int res = fields_check(body, "v migration volume volume_uuid epoch step request args", err);
 	const char *migration = text_arg(body, "migration", 64), *uuid = text_arg(body, "volume_uuid", 64);
 	const char *step = text_arg(body, "step", 32), *volume = text_arg(body, "volume", KEDGE_NAME_MAX + 1);
 	const json_t *epoch = json_object_get(body, "epoch");

@@ -177,7 +177,7 @@ static int begin_volume(struct agent_service *s, struct http_request *req, const
 
 	if (!is_create && !is_import)
 		return kedge_err_set(err, KEDGE_E_PROTO, KEDGE_SIDE_CONTROL, "\"verb\" is \"create\" or \"import\"");
-	res = agent_check_fields(req->body, is_create ? "v request verb name size_bytes" : "v request verb name path", err);
+	res = fields_check(req->body, is_create ? "v request verb name size_bytes" : "v request verb name path", err);
 	if (!res)
 		res = read_name(req->body, "name", &name, err);
 	if (!res)
@@ -232,7 +232,7 @@ static int add_workload(struct agent_service *s, const json_t *body, const char 
 	const char *volume, *reason;
 	struct agent_spec parsed;
 	struct agent_unit next;
-	int res = agent_check_fields(body, "v request verb name volume spec", err);
+	int res = fields_check(body, "v request verb name volume spec", err);
 
 	if (!res)
 		res = read_name(body, "volume", &volume, err);
@@ -350,7 +350,7 @@ void agent_on_workload(void *arg, struct http_request *req)
 		return;
 	}
 	if (!res)
-		res = agent_check_fields(req->body, "v request verb name", &err);
+		res = fields_check(req->body, "v request verb name", &err);
 	u = res ? NULL : unit_by_workload(s, name);
 	if (!res && !u)
 		res = kedge_err_set(&err, -ENOENT, KEDGE_SIDE_CONTROL, "no workload %s on host %s", name, s->config->host);

@@ -11,27 +11,6 @@
 #include "agent_files.h"
 #include "agent_int.h"
 
-int agent_check_fields(const json_t *object, const char *names, struct kedge_err *err)
-{
-	const char *key;
-	json_t *value;
-
-	if (!object || json_is_null(object))
-		return 0;
-	if (!json_is_object(object))
-		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "an object was expected");
-	json_object_foreach((json_t *)object, key, value) {
-		const char *p = strstr(names, key);
-		size_t n = strlen(key);
-		/* whole words only */
-		while (p && ((p != names && p[-1] != ' ') || (p[n] && p[n] != ' ')))
-			p = strstr(p + 1, key);
-		if (!p || !n || strchr(key, ' '))
-			return kedge_err_set(err, KEDGE_E_PROTO, KEDGE_SIDE_CONTROL, "unknown field \"%.64s\"", key);
-	}
-	return 0;
-}
-
 uint64_t agent_promised_bytes(const struct agent_service *s)
 {
 	uint64_t sum = 0;

@@ -128,7 +128,7 @@ char *view_eta(const json_t *migration, char *out, size_t out_max)
 bool view_is_before_intent(const json_t *migration)
 {
 	static const char *const before[] = {"PLANNED",    "DEST_RESERVED", "SRC_STOPPING", "SRC_STOPPED",
-					     "SRC_FENCED", "EXPORTED",      "ATTACHED"};
+					     "SRC_FENCED", "EXPORTED", "ATTACHED", "CHECKED"};
 	const char *step = view_text(migration, "step", "");
 
 	for (size_t i = 0; i < sizeof before / sizeof before[0]; i++)
