@@ -71,6 +71,7 @@ struct holder_share {
 	char loop_path[32];       /* holder: "/dev/loop7" once attached, else empty */
 	char fuse_path[512];
 	int32_t holder_pid;
+	uint64_t marks_start_bytes, marks_bytes; /* the engine's marks in this memory (uclone_env.marks) */
 };
 
 /* fuse.c: descriptor and share as handed over by the holder. */

@@ -166,6 +166,10 @@ static inline uint64_t uc_now_ns(const struct uclone *u)
 	return u->env.now_ns ? u->env.now_ns(u->env.now_arg) : 0;
 }
 
+/* A change by the workload reached this block: say so to the next worker. */
+void uc_marks_set(struct uclone *u, uint64_t block);
+/* After the map was read: what the worker before had answered and not committed. How many blocks that were. */
+uint64_t uc_marks_take(struct uclone *u);
 void uc_mark_here(struct uclone *u, uint64_t first, uint64_t end, bool is_written);
 void uc_mark_dirty(struct uclone *u, uint64_t block);
 void uc_encode_page(const struct uclone *u, uint64_t page, uint64_t generation, uint8_t out[UC_PAGE]);

@@ -126,8 +126,11 @@ void uc_mark_here(struct uclone *u, uint64_t first, uint64_t end, bool is_writte
 		}
 		uc_bit_set(&u->unc_now, b);
 		uc_bit_set(&u->unc_pages_now, uc_page_of(b));
-		if (is_change)
-			uc_mark_dirty(u, b);
+		if (!is_change)
+			continue;
+		uc_mark_dirty(u, b);
+		if (is_written)
+			uc_marks_set(u, b);
 	}
 	if (u->bad)
 		uc_heal_bad(u, first, end);

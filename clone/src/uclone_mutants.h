@@ -26,6 +26,7 @@ enum uc_mutant {
 	UC_MUT_UNKNOWN_IS_EMPTY,   /* a damaged sector counts as 0 */
 	UC_MUT_NO_AGE_CHECK,       /* an older copy of the metadata is taken */
 	UC_MUT_WRITE_NO_LOCK,      /* write: does not wait for others */
+	UC_MUT_NO_MARKS,           /* write: answered without a mark for the next worker */
 	UC_NR_MUTANTS,
 };
 #ifdef UCLONE_WITH_MUTANTS

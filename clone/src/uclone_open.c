@@ -265,6 +265,8 @@ static void begin_session(struct opening *o)
 	uc_claims_init(u);
 	u->io_timeout_ms = 30000;
 	u->is_passthrough = u->super.state == UCLONE_HYDRATED;
+	if (!u->is_passthrough)
+		uc_marks_take(u);
 	uc_begin_session(u, o->nr_promoted > 0, opened_super, o);
 }
 

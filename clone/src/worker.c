@@ -783,6 +783,13 @@ static int open_volume(struct worker *w, struct kedge_err *err)
 	env.meta = w->files.meta;
 	env.dest = w->files.dest;
 	env.seen = w->files.seen;
+	if (w->share) {
+		void *p = mmap(NULL, w->share->marks_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, HOLDER_FD_SHARE,
+			       (off_t)w->share->marks_start_bytes);
+		if (p == MAP_FAILED)
+			return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot map the marks: %s", strerror(errno));
+		env.marks = p;
+	}
 	uclone_open(&env, opened_cb, &o);
 	while (!o.is_done && r == 0)
 		r = kedge_loop_run_once(w->loop, 1000);

@@ -412,6 +412,11 @@ void act_recover_clone(struct job *j)
 		j->res = plane_clone_serve(j->config, &j->d, j->ret_device, &j->err);
 	if (!j->res && j->d.clone.mode == AGENT_CLONE_ATTACHED && !has_source(j) && !j->res)
 		j->res = plane_clone_attach(j->config, &j->d, &j->err);
+	if (!j->res && j->d.clone.is_hydrating) {
+		call_clone(j, "rate", json_pack("{s:I}", "bps", (json_int_t)j->d.clone.rate_bps));
+		if (!j->res)
+			call_clone(j, "hydrate", NULL);
+	}
 }
 
 /* The volume stands alone: no process between the workload and its file any more. */

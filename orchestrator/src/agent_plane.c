@@ -272,7 +272,7 @@ int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u,
 	if (res)
 		return res;
 	char *argv[] = {program, "serve", "--meta", (char *)u->clone.meta, "--fuse", disk, "--block", "--control", socket,
-			"--no-attach", NULL};
+			"--no-attach", "--no-hydrate", NULL};
 	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log, .pid_path = pid},
 			  &proc, err);
 	return res ? res : wait_device(c, u, &proc, log, ret_device, err);

@@ -292,7 +292,11 @@ static int prepare(struct unit *u, const struct step_wait *w, struct agent_unit 
 		return res ? res : prepare_numbers(w, j, err);
 	case AGENT_HYDRATE:
 		res = fields_check(w->args, "rate_bps", err);
-		return res ? res : prepare_numbers(w, j, err);
+		if (!res)
+			res = prepare_numbers(w, j, err);
+		next->clone.is_hydrating = true;
+		next->clone.rate_bps = j->rate_bps;
+		return res;
 	case AGENT_FENCE:
 		return fields_check(w->args, "to", err);
 	case AGENT_RELEASE:

@@ -27,7 +27,8 @@ static const char schema_sql[] =
 	" booted_epoch INTEGER NOT NULL, revoked_epoch INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE clones("
 	" uuid TEXT PRIMARY KEY, mode INTEGER NOT NULL, meta TEXT NOT NULL, url TEXT NOT NULL, initiator TEXT NOT NULL,"
-	" user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL, mutual_secret TEXT NOT NULL) STRICT;"
+	" user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL, mutual_secret TEXT NOT NULL,"
+	" is_hydrating INTEGER NOT NULL, rate_bps INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE exports("
 	" uuid TEXT PRIMARY KEY, iqn TEXT NOT NULL, initiator TEXT NOT NULL, port INTEGER NOT NULL,"
 	" user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL, mutual_secret TEXT NOT NULL) STRICT;"
@@ -162,7 +163,7 @@ static int put_clone(struct agent_store *s, const struct agent_unit *u, struct k
 
 	if (u->clone.mode == AGENT_CLONE_NONE)
 		return delete_part(s, "DELETE FROM clones WHERE uuid=?", &u->vol.uuid, err);
-	res = db_prepare(s->db, "INSERT OR REPLACE INTO clones VALUES(?,?,?,?,?,?,?,?,?)", &r, err);
+	res = db_prepare(s->db, "INSERT OR REPLACE INTO clones VALUES(?,?,?,?,?,?,?,?,?,?,?)", &r, err);
 	if (res)
 		return res;
 	db_put_uuid(&r, &u->vol.uuid);
@@ -171,6 +172,8 @@ static int put_clone(struct agent_store *s, const struct agent_unit *u, struct k
 	db_put_text(&r, u->clone.url);
 	db_put_text(&r, u->clone.initiator);
 	put_chap(&r, &u->clone.chap);
+	db_put_number(&r, u->clone.is_hydrating);
+	db_put_number(&r, u->clone.rate_bps);
 	return db_run(&r, "clone", err);
 }
 
@@ -265,9 +268,12 @@ static int get_clone(struct db_row *r, struct agent_unit *u)
 
 	u->clone.mode = (enum agent_clone_mode)mode;
 	if (mode > AGENT_CLONE_PASSTHROUGH || db_get_text(r, u->clone.meta, sizeof u->clone.meta) ||
-	    db_get_text(r, u->clone.url, sizeof u->clone.url) || db_get_text(r, u->clone.initiator, sizeof u->clone.initiator))
+	    db_get_text(r, u->clone.url, sizeof u->clone.url) || db_get_text(r, u->clone.initiator, sizeof u->clone.initiator) ||
+	    get_chap(r, &u->clone.chap))
 		return -EINVAL;
-	return get_chap(r, &u->clone.chap);
+	u->clone.is_hydrating = db_get_number(r) != 0;
+	u->clone.rate_bps = db_get_number(r);
+	return 0;
 }
 
 static int get_export(struct db_row *r, struct agent_unit *u)
@@ -306,8 +312,8 @@ static int load_unit(struct agent_store *s, struct db_row *r, struct agent_unit 
 	if (broken)
 		return kedge_err_set(err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_CONTROL, "agent records of volume %s: %s", u->vol.name,
 				     broken);
-	res = load_part(s, "SELECT mode,meta,url,initiator,user,secret,mutual_user,mutual_secret FROM clones WHERE uuid=?", u,
-			get_clone, err);
+	res = load_part(s, "SELECT mode,meta,url,initiator,user,secret,mutual_user,mutual_secret,is_hydrating,rate_bps FROM clones WHERE uuid=?",
+			u, get_clone, err);
 	if (!res)
 		res = load_part(s, "SELECT iqn,initiator,port,user,secret,mutual_user,mutual_secret FROM exports WHERE uuid=?",
 				u, get_export, err);

@@ -41,6 +41,8 @@ struct agent_clone {
 	char url[AGENT_URL_MAX];
 	char initiator[KEDGE_IQN_MAX + 1]; /* the name it logs in with: in its metadata from create on */
 	struct kedge_chap chap;
+	bool is_hydrating; /* HYDRATE was asked: a clone that is served again goes on by itself, at this rate */
+	uint64_t rate_bps; /* 0: no limit */
 };
 
 struct agent_export {

@@ -8,7 +8,7 @@ COORDINATOR=c
 . "$(dirname "$0")/start.sh" "$@"
 cluster_init
 cluster_start
-workload_create k a 512M 256 --pause-ms 10
+workload_create k a 384M 192 --pause-ms 10
 kedge workload start k
 wait_for 30 has_acks k a 100 || die "the workload commits nothing"
 drain_start a --rate 8M

@@ -47,6 +47,8 @@ struct uclone_create_opts {
 
 /* How many bytes the metadata of a volume of that size takes. Pure. */
 uint64_t uclone_meta_bytes(uint64_t size_bytes);
+/* How much address space uclone_env.marks takes; memory is used only where marks are. Pure. */
+uint64_t uclone_marks_bytes(uint64_t size_bytes);
 
 /* Format metadata on an empty (all-zero, exactly or at least uclone_meta_bytes long) disk: create never opens, open never
  * formats. Synchronous from the caller's view through fn; both disks stay the caller's. Refuses metadata that holds
@@ -65,6 +67,11 @@ struct uclone_env {
 	struct kedge_defer_queue *defer;
 	uint64_t (*now_ns)(void *arg);
 	void *now_arg;
+	/* Memory of uclone_marks_bytes() that outlives the process which serves, zeroes at first; NULL: none. A block that a change of the
+	 * workload made part of the destination is marked here before the change is answered. Whoever opens the clone next with this
+	 * memory takes marked blocks as written, so that a worker may die unseen: to those above it no power was cut, and what
+	 * was answered stays, flushed or not. */
+	void *marks;
 	/* One line for each thing an operator should know; may be NULL. */
 	void (*event_fn)(void *arg, const char *name, const char *text);
 	void *event_arg;
