@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "coord_mutants.h"
+
 static const char *const step_names[AGENT_NR_STEPS] = {
 #define X(name) [AGENT_##name] = #name,
 	AGENT_STEP_TABLE(X)
@@ -79,6 +81,8 @@ bool agent_core_is_engaged(const struct agent_record *r)
 	case AGENT_STATE_CLONING:
 	case AGENT_STATE_FENCED:
 		return true;
+	case AGENT_STATE_RETAINED: /* its release has begun and not ended */
+		return r->held_epoch != 0 && !coord_mutant("overtake_release");
 	case AGENT_STATE_LOCAL:
 		return r->held_epoch != 0;
 	default:
@@ -120,7 +124,7 @@ static void decide_stop(const struct agent_record *r, const struct agent_request
 static void decide_fence(const struct agent_record *r, const struct agent_request *q, struct agent_verdict *v)
 {
 	decide_check(r, q, v);
-	if (v->kind == AGENT_ACT && (r->held_epoch != q->epoch || r->stopped_epoch != q->epoch))
+	if (v->kind == AGENT_ACT && (r->held_epoch != q->epoch || r->stopped_epoch != q->epoch) && !coord_mutant("fence_without_stop"))
 		refuse(v, KEDGE_E_STATE, "the workload has not been stopped for this migration");
 	/* The fence is the action's outcome: it is written once more than nobody has the volume open. */
 	v->has_before = false;
@@ -160,7 +164,7 @@ static void decide_release(const struct agent_record *r, const struct agent_requ
 {
 	if (r->state == AGENT_STATE_RETAINED && r->fence_epoch == q->epoch)
 		return; /* began before, ends now */
-	if (!has_fence_of(r, q) || !r->has_intent)
+	if ((!has_fence_of(r, q) || !r->has_intent) && !coord_mutant("release_without_intent"))
 		refuse(v, KEDGE_E_STATE, "the volume has not been given away for good in this epoch");
 	else if (r->export_epoch)
 		refuse(v, KEDGE_E_STATE, "the export has not ended");
@@ -171,7 +175,7 @@ static void decide_release(const struct agent_record *r, const struct agent_requ
 static void decide_unfence(const struct agent_record *r, const struct agent_request *q, struct agent_verdict *v)
 {
 	if (r->state == AGENT_STATE_LOCAL || has_fence_of(r, q)) {
-		if (r->state == AGENT_STATE_FENCED && r->has_intent)
+		if (r->state == AGENT_STATE_FENCED && r->has_intent && !coord_mutant("unfence_after_intent"))
 			refuse(v, KEDGE_E_STATE, "the volume was given away for good in this epoch; move it back instead");
 		else
 			before(v, r, q)->aborted_epoch = q->epoch;
@@ -236,7 +240,7 @@ static void decide_revoke(const struct agent_record *r, const struct agent_reque
 {
 	struct agent_record *b;
 
-	if (r->booted_epoch == q->epoch) {
+	if (r->booted_epoch == q->epoch && !coord_mutant("revoke_after_boot")) {
 		refuse(v, KEDGE_E_STATE, "the volume has been booted here in this epoch");
 		return;
 	}
@@ -254,6 +258,8 @@ static void decide_revoke(const struct agent_record *r, const struct agent_reque
 /* A result that an abort has undone is no answer any more: who asks must not take the step for done. */
 static const char *undone(const struct agent_record *r, const struct agent_request *q)
 {
+	if (coord_mutant("undone_is_forgotten"))
+		return NULL;
 	switch (q->step) {
 	case AGENT_CHECK:
 	case AGENT_STOP:
@@ -289,14 +295,17 @@ void agent_core_decide(const struct agent_record *r, bool is_stored, const struc
 	v->kind = AGENT_ACT;
 	if (q->epoch == 0) {
 		refuse(v, -EINVAL, "epochs begin at 1");
-	} else if (q->epoch < r->epoch) {
+	} else if (q->epoch < r->epoch && is_stored && !undone(r, q)) {
+		/* What was done was done; telling it again changes nothing. */
+		v->kind = AGENT_STORED;
+	} else if (q->epoch < r->epoch && !coord_mutant("accept_stale")) {
 		v->kind = AGENT_STALE;
 		v->code = KEDGE_E_STALE_EPOCH;
 		v->reason = "a later epoch of this volume is recorded here";
 	} else if (q->epoch == r->epoch && !kedge_uuid_is_null(&r->migration) &&
 		   !kedge_uuid_is_equal(&q->migration, &r->migration)) {
 		refuse(v, KEDGE_E_BUSY_VOLUME, "this epoch belongs to another migration");
-	} else if (q->epoch > r->epoch && agent_core_is_engaged(r)) {
+	} else if (q->epoch > r->epoch && agent_core_is_engaged(r) && !coord_mutant("overtake")) {
 		/* Its epoch is not taken over: the migration under way must not become stale. */
 		refuse(v, KEDGE_E_BUSY_VOLUME, "the volume is in another migration");
 	} else if (undone(r, q)) {
@@ -362,7 +371,7 @@ int agent_core_may_start(const struct agent_record *r, const char **ret_reason)
 	*ret_reason = NULL;
 	switch (r->state) {
 	case AGENT_STATE_LOCAL:
-		if (!r->held_epoch)
+		if (!r->held_epoch || coord_mutant("start_while_held"))
 			return 0;
 		*ret_reason = "the volume is stopped for a migration";
 		return KEDGE_E_BUSY_VOLUME;

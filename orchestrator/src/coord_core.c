@@ -64,7 +64,7 @@ static void todo_write(struct coord_flow *f, struct coord_todo *t)
 	f->is_writing = true;
 	f->is_asked = false;
 	t->kind = COORD_WRITE;
-	t->is_lazy = (rows[f->next.step].flags & COORD_LAZY) != 0;
+	t->is_lazy = (rows[f->next.step].flags & COORD_LAZY) != 0 || coord_mutant("lazy_intent");
 }
 
 /* Hand out the record of the step after this one. */
@@ -103,10 +103,12 @@ static void go(struct coord_flow *f, uint64_t now_ms, struct coord_todo *t)
 
 	if (r->flags & COORD_ENDED) {
 		t->kind = COORD_END;
-	} else if (f->m.step == COORD_RETAINED && now_ms < f->m.hold_until_ms) {
+	} else if (f->m.step == COORD_RETAINED && f->m.hold_ms && now_ms < f->m.hold_until_ms) {
+		/* a clock that was set back keeps the copy longer, never shorter */
 		t->kind = COORD_WAIT;
 		t->until_ms = f->m.hold_until_ms;
-	} else if (r->ask == COORD_NO_ASK || is_source_untouched(&f->m)) {
+	} else if (r->ask == COORD_NO_ASK || is_source_untouched(&f->m) ||
+		   (f->m.step == COORD_BOOT_INTENT && coord_mutant("no_intent_at_source"))) {
 		f->next = f->m;
 		if (r->next == COORD_RETAINED)
 			f->next.hold_until_ms = now_ms + f->m.hold_ms;
@@ -244,7 +246,7 @@ static void on_failure(struct coord_flow *f, int code, const char *message, uint
 		undo(f, true, code, reason, now_ms, t);
 		return;
 	}
-	if (f->m.step == COORD_ABORTING && f->m.aborted_at >= COORD_SRC_STOPPING &&
+	if (f->m.step == COORD_ABORTING && (f->m.aborted_at >= COORD_SRC_STOPPING) && !coord_mutant("wait_for_dead_destination") &&
 	    now_ms >= f->failing_since_ms + REVOKE_PATIENCE_MS) {
 		f->next = f->m;
 		move_to(f, COORD_UNFENCING, now_ms, t);

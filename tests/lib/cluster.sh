@@ -96,6 +96,7 @@ cluster_init() {
 	trap 'cluster_on_exit $?' EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
+	trap 'exit 141' PIPE
 	(umask 077 && head -c 48 /dev/urandom | base64 -w0 >"$CLUSTER_DIR/cluster.secret")
 	for host in $(daemons); do
 		mkdir -p "$CLUSTER_DIR/$host"

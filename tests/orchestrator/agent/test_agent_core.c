@@ -128,7 +128,8 @@ static void test_agent_core_stale_epoch_changes_nothing(void **state)
 		for (int step = 0; step < AGENT_NR_STEPS; step++) {
 			for (int is_stored = 0; is_stored < 2; is_stored++) {
 				struct agent_verdict v = ask(&records[i], (enum agent_step)step, 4, 1, is_stored);
-				assert_int_equal(v.kind, AGENT_STALE);
+				/* the very result may be told again */
+				assert_int_equal(v.kind, is_stored ? AGENT_STORED : AGENT_STALE);
 				assert_false(v.has_before);
 			}
 		}
