@@ -79,12 +79,14 @@ void model_flush_done(struct model *m, uint64_t submitted)
 bool model_read(struct model *m, uint64_t sector, uint64_t id, uint64_t submitted)
 {
 	struct model_sector *s = get(m, sector);
-	bool is_possible = false, is_busy = false;
+	bool is_possible = false, is_busy = false, is_old = false;
 
 	for (unsigned k = 0; k < s->nr; k++) {
 		const struct model_value *v = &s->values[k];
-		if (v->id == id && (!v->died || v->died > submitted))
+		if (v->id == id && (!v->died || v->died > submitted)) {
 			is_possible = true;
+			is_old |= v->is_from_crash;
+		}
 		if (!v->done || v->done > submitted)
 			is_busy = true;
 	}
@@ -93,7 +95,8 @@ bool model_read(struct model *m, uint64_t sector, uint64_t id, uint64_t submitte
 	unsigned n = 0;
 	for (unsigned k = 0; k < s->nr; k++) {
 		struct model_value *v = &s->values[k];
-		if (v->id != id && v->is_from_crash && !v->died)
+		/* a crash left one of several, and this is it: the others are gone. One written since only covers them. */
+		if (v->id != id && v->is_from_crash && !v->died && is_old)
 			continue;
 		if (v->id != id && !v->died)
 			v->died = submitted;
@@ -118,6 +121,16 @@ void model_crash(struct model *m)
 	}
 	m->now++;
 	m->flushed = 0;
+}
+
+void model_process_death(struct model *m)
+{
+	uint64_t t = ++m->now;
+
+	for (uint64_t i = 0; i < m->nr_sectors; i++)
+		for (unsigned k = 0; k < m->sectors[i].nr; k++)
+			if (!m->sectors[i].values[k].done)
+				m->sectors[i].values[k].done = t;
 }
 
 void model_describe(const struct model *m, uint64_t sector, char *out, unsigned out_max)

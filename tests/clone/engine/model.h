@@ -40,6 +40,8 @@ void model_flush_done(struct model *m, uint64_t submitted);
 /* Was id possible for a read of that submission? Pins it when nothing else is under way. */
 bool model_read(struct model *m, uint64_t sector, uint64_t id, uint64_t submitted);
 void model_crash(struct model *m);
+/* The process died, no power was cut: what was acknowledged stays, what was not may have happened. */
+void model_process_death(struct model *m);
 /* For messages. */
 void model_describe(const struct model *m, uint64_t sector, char *out, unsigned out_max);
 #endif

@@ -307,6 +307,38 @@ void sim_crash(struct sim *s, enum sim_crash mode, struct sim_disk *const *disks
 	kedge_defer_queue_init(&s->defer);
 }
 
+/* Some sectors of it reach the cache; what the cache then holds is what may become durable. */
+static void leave_write(struct sim *s, struct sim_disk *d, struct sim_write *w)
+{
+	uint64_t dice = sim_below(s, 3);
+
+	for (uint64_t i = 0; i < w->nr; i++)
+		if (dice == 0 || (dice == 1 && sim_below(s, 2)))
+			put_sector(d, d->cache, w, i);
+	free(w->data);
+	w->is_zero = false;
+	w->data = malloc(w->nr * unit(d));
+	memcpy(w->data, d->cache + w->first * unit(d), w->nr * unit(d));
+	w->done_seq = ++d->done_seq;
+	w->next = NULL;
+	*d->log_tail = w;
+	d->log_tail = &w->next;
+}
+
+void sim_process_death(struct sim *s, struct sim_disk *const *disks, unsigned nr_disks)
+{
+	while (s->pending) {
+		struct sim_op *op = s->pending;
+		s->pending = op->next;
+		for (unsigned i = 0; op->write && i < nr_disks; i++)
+			if (disks[i] == op->disk)
+				leave_write(s, op->disk, op->write);
+		free(op);
+	}
+	s->nr_pending = 0;
+	kedge_defer_queue_init(&s->defer);
+}
+
 /* ---- source ---- */
 
 static void source_end(struct sim_op *op)

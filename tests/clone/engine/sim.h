@@ -120,6 +120,9 @@ void sim_disk_fini(struct sim_disk *d);
 uint64_t sim_disk_id(const struct sim_disk *d, uint64_t sector); /* data disks: as a read would see it */
 /* The power goes: pending operations vanish without callback, unflushed writes survive as the mode says. */
 void sim_crash(struct sim *s, enum sim_crash mode, struct sim_disk *const *disks, unsigned nr_disks);
+/* The process dies and the machine lives: what was written is there and still not durable; pending writes happened, happened in
+ * part, or did not. */
+void sim_process_death(struct sim *s, struct sim_disk *const *disks, unsigned nr_disks);
 
 void sim_source_init(struct sim_source *s, struct sim *sim, const struct kedge_identity *id);
 #endif

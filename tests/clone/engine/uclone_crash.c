@@ -54,11 +54,25 @@ static void check_after(struct world *w)
 		world_close(w);
 }
 
+/* To those above nothing happened: all that was answered is there. */
+static void check_worker(struct world *w)
+{
+	world_check_copied(w);
+	world_read_known(w, sim_below(&w->sim, 4) == 0);
+	world_settle(w);
+	if (world_is_bad(w))
+		return;
+	if (sim_below(&w->sim, 2))
+		world_process_death(w);
+	else
+		world_close(w);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t nr_crashes = argc > 1 ? strtoull(argv[1], NULL, 0) : 10000;
 	uint64_t seed0 = argc > 2 ? strtoull(argv[2], NULL, 0) : 1, seed = seed0;
-	uint64_t n = 0, nr_ops = 0, nr_reads = 0, nr_events = 0, nr_hydrated = 0;
+	uint64_t n = 0, nr_ops = 0, nr_reads = 0, nr_events = 0, nr_hydrated = 0, nr_deaths = 0;
 
 	for (; n < nr_crashes; seed++) {
 		struct world w;
@@ -66,6 +80,14 @@ int main(int argc, char **argv)
 		world_create(&w);
 		for (unsigned i = 0; i < 12 && !world_is_bad(&w); i++, n++) {
 			live(&w);
+			while (!world_is_bad(&w) && sim_below(&w.sim, 3) == 0) {
+				world_process_death(&w);
+				nr_deaths++;
+				if (sim_below(&w.sim, 2) && world_open(&w) >= 0)
+					check_worker(&w);
+				if (!world_is_bad(&w))
+					live(&w);
+			}
 			world_crash(&w, (enum sim_crash)sim_below(&w.sim, SIM_NR_CRASHES));
 			if (!world_is_bad(&w))
 				check_after(&w);
@@ -81,8 +103,8 @@ int main(int argc, char **argv)
 		}
 		world_fini(&w);
 	}
-	printf("E1: %" PRIu64 " crash points, %" PRIu64 " requests, %" PRIu64 " reads judged, %" PRIu64 " events, %" PRIu64
+	printf("E1: %" PRIu64 " crash points, %" PRIu64 " deaths of a worker, %" PRIu64 " requests, %" PRIu64 " reads judged, %" PRIu64 " events, %" PRIu64
 	       " clones hydrated, seeds %" PRIu64 " to %" PRIu64 ", 0 lost\n",
-	       n, nr_ops, nr_reads, nr_events, nr_hydrated, seed0, seed - 1);
+	       n, nr_deaths, nr_ops, nr_reads, nr_events, nr_hydrated, seed0, seed - 1);
 	return 0;
 }

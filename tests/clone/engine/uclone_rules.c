@@ -173,17 +173,19 @@ static int try_open(struct world *w)
 
 static void test_metadata_zeroed_foreign_or_old_is_refused(void **state)
 {
-	struct world *a = start(1, 8 * 4096), *b = start(2, 8 * 4096);
+	struct world *b = start(2, 8 * 4096);
 
-	world_do(a, UCLONE_WRITE, 0, 8, true);
 	world_do(b, UCLONE_WRITE, 0, 8, true);
+	world_close(b);
+	struct image other = save(b);
+	struct world *a = start(1, 8 * 4096);
+	world_do(a, UCLONE_WRITE, 0, 8, true);
 	world_close(a);
 	struct image old = save(a);
 	assert_int_equal(world_open(a), 0);
 	world_do(a, UCLONE_WRITE, 8, 8, true);
 	world_close(a);
-	world_close(b);
-	struct image good = save(a), other = save(b);
+	struct image good = save(a);
 
 	a->is_error_ok = true;
 	memset(a->meta.cache, 0, a->meta.disk.size_bytes);

@@ -59,6 +59,7 @@ void world_init(struct world *w, uint64_t seed, uint64_t size_bytes)
 	w->opts.source.lbs_bytes = 512;
 	w->opts.migration.b[0] = (uint8_t)seed;
 	strcpy(w->opts.source_url, "iscsi://192.0.2.1:3260/iqn.2026-01.example:v/1");
+	w->marks = calloc(1, uclone_marks_bytes(size_bytes));
 	sim_source_init(&w->source, &w->sim, &w->opts.source);
 	model_init(&w->model, w->nr_sectors, sim_source_id);
 }
@@ -95,6 +96,7 @@ void world_fini(struct world *w)
 	drop_all(w);
 	for (unsigned i = 0; i < 3; i++)
 		sim_disk_fini(disks[i]);
+	free(w->marks);
 	model_fini(&w->model);
 }
 
@@ -166,7 +168,7 @@ static void opened_cb(void *arg, struct uclone *u, int res, const struct kedge_e
 void world_open_begin(struct world *w)
 {
 	struct uclone_env env = {.meta = &w->meta.disk, .dest = &w->dest.disk, .seen = &w->seen.disk, .defer = &w->sim.defer,
-				 .now_ns = sim_now, .now_arg = &w->sim, .event_fn = event_cb, .event_arg = w};
+				 .now_ns = sim_now, .now_arg = &w->sim, .event_fn = event_cb, .event_arg = w, .marks = w->marks};
 
 	w->u = NULL;
 	w->is_opening = true;
@@ -193,9 +195,22 @@ void world_crash(struct world *w, enum sim_crash mode)
 	sim_alloc_reset();
 	drop_all(w);
 	model_crash(&w->model);
+	memset(w->marks, 0, uclone_marks_bytes(w->size_bytes));
 	w->u = NULL;
 	w->is_opening = w->is_closing = w->is_finishing = w->is_committing = false;
 	w->sim.has_failed_commit = false;
+}
+
+void world_process_death(struct world *w)
+{
+	struct sim_disk *disks[] = {&w->dest, &w->meta, &w->seen};
+
+	sim_process_death(&w->sim, disks, 3);
+	sim_alloc_reset();
+	drop_all(w);
+	model_process_death(&w->model);
+	w->u = NULL;
+	w->is_opening = w->is_closing = w->is_finishing = w->is_committing = false;
 }
 
 static void closed_cb(void *arg, int res, const struct kedge_err *err)

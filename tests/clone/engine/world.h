@@ -17,6 +17,7 @@ struct world {
 	struct sim_source source;
 	struct model model;
 	struct uclone_create_opts opts;
+	void *marks;           /* what the holder keeps: gone with the power only */
 	uint64_t size_bytes, nr_sectors;
 	struct uclone *u;
 	struct world_op *ops;
@@ -43,6 +44,8 @@ bool world_step(struct world *w);
 /* Until nothing moves any more. false: it never stops. */
 bool world_settle(struct world *w);
 void world_crash(struct world *w, enum sim_crash mode);
+/* A worker dies; open it again with the marks. */
+void world_process_death(struct world *w);
 void world_close_begin(struct world *w);
 /* Close and wait; memory must be all free afterwards. */
 int world_close(struct world *w);
