@@ -36,8 +36,8 @@
 #include "loopdev.h"
 
 #define HIGH_FD 64          /* originals live above the numbers that workers get */
-#define YOUNG_MS 2000       /* a worker that dies earlier than this is slowed down */
-#define BACKOFF_MIN_MS 100
+#define YOUNG_MS 250        /* a worker that dies earlier than this is slowed down: those above it wait meanwhile */
+#define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 5000
 #define DETACH_MS 10000
 #define NR_WORKER_FDS 5

@@ -279,11 +279,11 @@ static void acked(struct oracle *o, const struct slot *s)
 	o->pendings[o->nr_pendings++] = (struct pending){o->next_ack, s->first, s->nr, s->seq};
 }
 
-static void judge(struct oracle *o, uint64_t first, uint64_t nr, const uint8_t *buf, bool is_exact)
+static void judge(struct oracle *o, uint64_t first, uint64_t nr, const uint8_t *buf, enum model_when when)
 {
 	for (uint64_t i = 0; i < nr; i++) {
 		uint64_t seq;
-		const char *wrong = model_judge(&o->m, first + i, buf + i * SECTOR, is_exact, &seq);
+		const char *wrong = model_judge(&o->m, first + i, buf + i * SECTOR, when, &seq);
 		struct sector *s = &o->m.sectors[first + i];
 
 		o->nr_judged++;
@@ -295,11 +295,13 @@ static void judge(struct oracle *o, uint64_t first, uint64_t nr, const uint8_t *
 				s->submitted, s->zeroed);
 			die(o, "a violation");
 		}
-		if (!is_exact) {
-			/* a read after the restart pins the value */
+		if (when != MODEL_LIVE) {
+			/* a read after the restart pins the value; after a worker's death it is not durable by that */
 			if (s->zeroed > seq)
 				s->zeroed = 0; /* it was lost */
-			s->durable = s->acked = s->submitted = seq;
+			s->acked = s->submitted = seq;
+			if (when == MODEL_AFTER_ALL)
+				s->durable = seq;
 			s->is_busy = false;
 		}
 	}
@@ -395,7 +397,7 @@ static int take_reply(struct oracle *o, unsigned conn)
 		r = nbdc_recv(&o->conns[conn], data, (uint32_t)(s->nr * SECTOR));
 		if (r < 0)
 			return r;
-		judge(o, s->first, s->nr, data, true);
+		judge(o, s->first, s->nr, data, MODEL_LIVE);
 		for (uint64_t n = s->first; n < s->first + s->nr; n++)
 			o->m.sectors[n].is_busy = false;
 	} else if (s->cmd == CMD_FLUSH) {
@@ -440,10 +442,9 @@ static void drain_replies(struct oracle *o)
 		o->nr_unacked += o->slots[i].is_used;
 		o->slots[i].is_used = false;
 	}
-	o->nr_pendings = 0;
 }
 
-static void judge_all(struct oracle *o)
+static void judge_all(struct oracle *o, enum model_when when)
 {
 	uint8_t *buf = malloc(VERIFY_BYTES);
 
@@ -452,7 +453,7 @@ static void judge_all(struct oracle *o)
 		uint32_t n = (uint32_t)kedge_min_u64(VERIFY_BYTES, o->bytes - at);
 		if (nbdc_read(&o->conns[0], at, n, buf) < 0)
 			die(o, "a read after the restart failed");
-		judge(o, at / SECTOR, n / SECTOR, buf, false);
+		judge(o, at / SECTOR, n / SECTOR, buf, when);
 	}
 	free(buf);
 }
@@ -472,18 +473,22 @@ static void stop(struct oracle *o)
 
 static void one_cycle(struct oracle *o)
 {
-	int r = load(o, kedge_clock_ns() + (10 + draw(o, 490)) * 1000000u);
+	int r = load(o, kedge_clock_ns() + (10 + draw(o, 290)) * 1000000u);
 
 	if (r < 0)
 		die(o, "the connection broke before the kill");
 	kill_something(o);
 	drain_replies(o);
-	if (!o->holder) {
-		check(o);
-		serve(o);
+	if (o->holder) {
+		connect_all(o);
+		judge_all(o, MODEL_AFTER_WORKER);
+		return;
 	}
+	o->nr_pendings = 0;
+	check(o);
+	serve(o);
 	connect_all(o);
-	judge_all(o);
+	judge_all(o, MODEL_AFTER_ALL);
 }
 
 static int run(struct oracle *o, unsigned nr_cycles)

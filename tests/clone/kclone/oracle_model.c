@@ -49,10 +49,11 @@ void stamp(uint8_t *out, uint64_t volume, uint64_t sector, uint64_t writer, uint
 	kedge_put_le32(out + SECTOR - 4, kedge_crc32c(0, out, SECTOR - 4));
 }
 
-const char *model_judge(const struct model *m, uint64_t nr, const uint8_t *in, bool is_exact, uint64_t *ret_seq)
+const char *model_judge(const struct model *m, uint64_t nr, const uint8_t *in, enum model_when when, uint64_t *ret_seq)
 {
 	const struct sector *s = &m->sectors[nr];
-	uint64_t floor = is_exact ? s->acked : s->durable, top = is_exact ? s->acked : s->submitted, seq, writer;
+	uint64_t floor = when == MODEL_AFTER_ALL ? s->durable : s->acked, top = when == MODEL_LIVE ? s->acked : s->submitted;
+	uint64_t seq, writer;
 
 	if (kedge_is_zero(in, SECTOR)) {
 		if (!s->zeroed)
@@ -73,7 +74,9 @@ const char *model_judge(const struct model *m, uint64_t nr, const uint8_t *in, b
 	if (writer > 1 || (writer == 0) != (seq == 0))
 		return "of a writer that does not exist";
 	if (seq < floor)
-		return is_exact ? "stale: older than what was acknowledged" : "lost: older than what was acknowledged and flushed";
+		return when == MODEL_LIVE ? "stale: older than what was acknowledged"
+		       : when == MODEL_AFTER_WORKER ? "lost: older than what was acknowledged"
+						    : "lost: older than what was acknowledged and flushed";
 	if (seq > top)
 		return "newer than what was written";
 	if (seq == s->zeroed && seq)

@@ -33,8 +33,12 @@ void model_fini(struct model *m);
 
 void stamp(uint8_t *out, uint64_t volume, uint64_t sector, uint64_t writer, uint64_t seq);
 
-/* Is this content allowed for the sector? exact: nothing older or newer than what was acked; else after a crash: anything from
- * durable to submitted. NULL when it is, with its seq; else what is wrong with it. */
-const char *model_judge(const struct model *m, uint64_t sector, const uint8_t *in, bool is_exact, uint64_t *ret_seq);
+enum model_when {
+	MODEL_LIVE,         /* exactly what was acknowledged last */
+	MODEL_AFTER_WORKER, /* a worker died: what was acknowledged, flushed or not, or anything sent since */
+	MODEL_AFTER_ALL,    /* all of kclone was lost: what was flushed, or anything sent since */
+};
+/* Is this content allowed for the sector? NULL when it is, with its seq; else what is wrong with it. */
+const char *model_judge(const struct model *m, uint64_t sector, const uint8_t *in, enum model_when when, uint64_t *ret_seq);
 
 #endif
