@@ -46,16 +46,32 @@ struct tgt_cmd *tgt_cmd_create(struct tgt_conn *c)
 	return cmd;
 }
 
-static void free_if_unused(struct tgt_conn *c)
+static bool is_unused(const struct tgt_conn *c)
 {
-	if (!c->is_gone || c->in.is_inflight || c->out.is_inflight || c->all)
-		return;
+	return c->is_gone && !c->in.is_inflight && !c->out.is_inflight && !c->all;
+}
+
+static void free_cb(void *arg)
+{
+	struct tgt_conn *c = arg;
+
+	if (!is_unused(c))
+		return; /* asked for again when the last of it has ended */
 	kedge_timer_stop(tgt_server_loop(c->s), &c->timer);
 	kedge_close(c->fd);
 	free(c->rx);
 	free(c->login);
 	tgt_server_conn_gone(c->s, c);
 	free(c);
+}
+
+/* Later, not now: a connection is dropped in the depth of its own callbacks, and those still look at it on their way out. */
+static void free_if_unused(struct tgt_conn *c)
+{
+	if (!is_unused(c) || c->end.is_queued)
+		return;
+	c->end = (struct kedge_defer){.fn = free_cb, .arg = c};
+	kedge_loop_defer(tgt_server_loop(c->s), &c->end);
 }
 
 void tgt_cmd_destroy(struct tgt_cmd *cmd)

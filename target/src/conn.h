@@ -48,6 +48,7 @@ struct tgt_conn {
 	bool is_gone, is_full, is_closing;
 	struct kedge_op in, out;
 	struct kedge_timer timer;    /* login deadline, then idle pings */
+	struct kedge_defer end;      /* frees it */
 	bool is_ping_out;
 	struct sockaddr_storage peer;
 
@@ -79,7 +80,7 @@ struct tgt_conn {
 
 /* ---- conn.c: bytes ---- */
 int tgt_conn_create(struct tgt_server *s, int fd, const struct sockaddr_storage *peer, struct tgt_conn **ret_c);
-/* Ends it; freed when nothing of it is in flight. */
+/* Ends it; freed later, when nothing of it is in flight: c stays valid until the present callback has returned. */
 void tgt_conn_drop(struct tgt_conn *c, const char *why);
 /* Queue an answer whose data is ready. */
 void tgt_conn_queue(struct tgt_cmd *cmd);

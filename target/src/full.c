@@ -168,10 +168,6 @@ static void take_scsi(struct tgt_conn *c, const uint8_t *bhs)
 {
 	struct tgt_cmd *cmd;
 
-	if (c->nr_cmds >= CMDS_MAX + IMMEDIATE_EXTRA) {
-		tgt_conn_drop(c, "more commands than the window allows");
-		return;
-	}
 	cmd = tgt_cmd_create(c);
 	if (!cmd) {
 		tgt_conn_drop(c, "no memory for a command");
@@ -320,6 +316,11 @@ void tgt_full_take(struct tgt_conn *c, const uint8_t *bhs, const uint8_t *data, 
 {
 	uint8_t opcode = pdu_opcode(bhs);
 
+	/* Every answer waits in memory until it is taken: somebody who asks and does not read is shown the door. */
+	if (c->nr_cmds >= CMDS_MAX + IMMEDIATE_EXTRA) {
+		tgt_conn_drop(c, "more requests than the window allows");
+		return;
+	}
 	/* Data-Out: we invite none, so it belongs to a command that was refused. SNACK needs recovery level 1. */
 	if (opcode == OP_DATA_OUT)
 		return;

@@ -81,7 +81,7 @@ static int begin_auth(struct tgt_login *l, const struct tgt_keys *k)
 	const char *methods = tgt_keys_get(k, "AuthMethod");
 
 	if (!methods)
-		return l->is_authentic ? LOGIN_OK : LOGIN_OK; /* not offered yet: the stage cannot end without it */
+		return LOGIN_OK; /* not offered yet: the stage cannot end without it */
 	if (l->policy->chap) {
 		if (!tgt_list_has(methods, "CHAP"))
 			return LOGIN_AUTH_FAILED;
@@ -190,17 +190,17 @@ static bool take_digest(const char *list, const char *key, struct tgt_reply *r)
 	return is_crc;
 }
 
-static uint32_t take_min(const char *value, const char *key, uint32_t ours, uint32_t low, uint32_t max, struct tgt_reply *r)
+/* A length of which the smaller one counts. A value that is none is refused and leaves *value as it was. */
+static void take_min(const char *text, const char *key, uint32_t ours, struct tgt_reply *r, uint32_t *value)
 {
 	uint32_t v;
 
-	if (!tgt_number_parse(value, max, &v) || v < low) {
+	if (!tgt_number_parse(text, 0xffffff, &v) || v < 512) {
 		tgt_reply_add(r, key, "Reject");
-		return ours;
+		return;
 	}
-	v = v < ours ? v : ours;
-	tgt_reply_add_number(r, key, v);
-	return v;
+	*value = v < ours ? v : ours;
+	tgt_reply_add_number(r, key, *value);
 }
 
 /* Keys whose result is fixed by what we can do, with the answer we give. */
@@ -248,9 +248,9 @@ static void take_key(struct tgt_login *l, const char *key, const char *value)
 		else
 			tgt_reply_add(r, key, "Reject");
 	} else if (strcmp(key, "MaxBurstLength") == 0) {
-		l->max_burst_bytes = take_min(value, key, 0xffffff, 512, 0xffffff, r);
+		take_min(value, key, 0xffffff, r, &l->max_burst_bytes);
 	} else if (strcmp(key, "FirstBurstLength") == 0) {
-		take_min(value, key, 65536, 512, 0xffffff, r);
+		take_min(value, key, 65536, r, &v);
 	} else if (strcmp(key, "DefaultTime2Wait") == 0) {
 		tgt_reply_add_number(r, key, tgt_number_parse(value, 3600, &v) && v > 2 ? v : 2); /* the larger one counts */
 	} else {

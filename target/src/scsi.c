@@ -25,7 +25,7 @@ static const uint8_t write_opcodes[] = {
 	0x04 /* FORMAT UNIT */, 0x07 /* REASSIGN */, 0x0a /* WRITE 6 */, 0x2a /* WRITE 10 */, 0x2e /* WRITE VERIFY 10 */,
 	0x41 /* WRITE SAME 10 */, 0x42 /* UNMAP */, 0x89 /* COMPARE AND WRITE */, 0x8a /* WRITE 16 */, 0x8e /* WRITE VERIFY 16 */,
 	0x93 /* WRITE SAME 16 */, 0x9c /* WRITE ATOMIC 16 */, 0xaa /* WRITE 12 */, 0xae /* WRITE VERIFY 12 */, 0x48 /* SANITIZE */,
-	0x8b /* ORWRITE 16 */,
+	0x8b /* ORWRITE 16 */, 0x5f /* PERSISTENT RESERVE OUT */,
 };
 
 /* What REPORT SUPPORTED OPERATION CODES says: opcode, service action (-1: none), CDB length, usage bits of the CDB. */
