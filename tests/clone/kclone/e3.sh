@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 kclone=$1 oracle=$2 cycles=$3 seed=${4:-$RANDOM$RANDOM} ktarget=${5:-}
-bytes=$((16 * 1024 * 1024 + 1536)) # no multiple of 4 KiB
+bytes=$((40 * 1024 * 1024 + 1536)) # no multiple of 4 KiB
 
 "$oracle" stamp "$work/source" "$bytes" 1
 url=$work/source
@@ -15,7 +15,7 @@ if [ -n "$ktarget" ]; then
 	url=$target_url
 fi
 mkdir "$work/oracle"
-# slow enough that every kill falls into the hydration of a clone
+# so slow that most kills fall into the hydration of a clone; the oracle counts them
 if ! "$oracle" run "$kclone" "$work/oracle" "$url" "$bytes" "$cycles" "$seed" --rate 2M; then
 	tail -50 "$work/oracle/log" >&2
 	exit 1
