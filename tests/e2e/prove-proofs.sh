@@ -28,7 +28,14 @@ edit() {
 fault_none() { :; }
 
 # A copy that comes late overwrites what the workload wrote meanwhile (engine.md, "Region concurrency").
-fault_late_copy() { flags=-DUCLONE_MUTATE=3; }
+fault_late_copy() {
+	edit clone/src/uclone_mutants.h 's/^#define UC_MUTANT\(name\) 0/#define UC_MUTANT(name) (UC_MUT_##name == UC_MUT_NO_TOKEN)/'
+}
+
+# The engine takes the destination's old bytes for those of a block that only the source has.
+fault_stale_merge() {
+	edit clone/src/uclone_mutants.h 's/^#define UC_MUTANT\(name\) 0/#define UC_MUTANT(name) (UC_MUT_##name == UC_MUT_MERGE_DEST)/'
+}
 
 # The source's agent says "stopped" and stops nothing: two writers.
 fault_no_stop() {
@@ -37,7 +44,7 @@ fault_no_stop() {
 	edit orchestrator/src/agent_acts.c 's/^\tuint64_t end_ns = kedge_clock_ns\(\) \+ \(uint64_t\)OPENERS_PATIENCE_MS \* 1000000;/\tif (j) return 0;\n&/'
 }
 
-FAULTS=(none late_copy no_stop)
+FAULTS=(none late_copy stale_merge no_stop)
 
 # ---- the run ----
 

@@ -33,7 +33,12 @@ for program in "$@"; do
 	name=$(basename "$program")
 	page=$(ls "$man_dir/$name".[0-9].scd)
 	help=$("$program" --help)
-	# programs with sub-commands explain those on their own pages of help
+	# programs with verbs explain those on their own pages of help
+	if [ "$name" = kclone ]; then
+		for verb in $(sed -n 's/^  \([a-z]*\) .*/\1/p' <<<"$help"); do
+			help+=$("$program" "$verb" --help)
+		done
+	fi
 	compare "$name" "$(options_in <<<"$help")" "$(options_in <"$page")"
 done
 
