@@ -179,7 +179,6 @@ void hosts_init(struct coord_service *s)
 
 void hosts_fini(struct coord_service *s)
 {
-	uv_close((uv_handle_t *)&s->poll, NULL);
 	while (s->refreshes) {
 		struct refresh *r = s->refreshes;
 		s->refreshes = r->next;

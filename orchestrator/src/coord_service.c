@@ -634,6 +634,11 @@ int coord_service_create(uv_loop_t *loop, const struct kedged_config *config, st
 	return 0;
 }
 
+static void on_poll_closed(uv_handle_t *handle)
+{
+	free(handle->data); /* the service, which holds the handle */
+}
+
 void coord_service_destroy(struct coord_service *s)
 {
 	if (!s)
@@ -651,5 +656,5 @@ void coord_service_destroy(struct coord_service *s)
 		free(d);
 	}
 	coord_store_close(s->store);
-	/* s->poll is closed in a later turn of the loop: what holds it stays until the process ends. */
+	uv_close((uv_handle_t *)&s->poll, on_poll_closed);
 }

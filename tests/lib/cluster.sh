@@ -439,9 +439,19 @@ nothing_left() {
 	[ -z "$(cluster_pids)" ]
 }
 
-# Stops and removes all that this cluster made; says what it could not.
+# A sanitizer's report in any log is a failure, whatever the test itself saw.
+no_sanitizer_report() {
+	local found
+	found=$(grep -lrE --include='*.log' 'Sanitizer:|runtime error:' "$CLUSTER_DIR" 2>/dev/null || true)
+	[ -n "$found" ] || return 0
+	say "FAILED: a sanitizer reported something:"
+	grep -hrE --include='*.log' -A 15 'Sanitizer:|runtime error:' "$CLUSTER_DIR" | head -60
+	return 1
+}
+
+# Stops and removes all that this cluster made; says what it could not. 1: a sanitizer has reported something.
 cluster_end() {
-	local host path
+	local host path res=0
 	[ -n "$CLUSTER_DIR" ] || return 0
 	for host in $(daemons); do
 		daemon_stop "$host"
@@ -463,12 +473,14 @@ cluster_end() {
 	for host in a b; do
 		ip netns del "$(netns "$host")" 2>/dev/null || true
 	done
+	no_sanitizer_report || res=1
 	if [ -n "${KEDGE_KEEP:-}" ]; then
 		say "kept: $CLUSTER_DIR"
 	else
 		rm -rf "$CLUSTER_DIR"
 	fi
 	CLUSTER_DIR=
+	return "$res"
 }
 
 cluster_show_logs() {
@@ -489,6 +501,6 @@ cluster_on_exit() {
 		timeout 10 "$BIN/kedge" --socket "$CLUSTER_DIR/$COORDINATOR/run/api.sock" events 2>&1 | tail -n 40
 		cluster_show_logs
 	fi
-	cluster_end
+	cluster_end || status=1
 	exit "$status"
 }
