@@ -178,7 +178,8 @@ static bool start_workload(struct unit *u)
 	if (agent_unit_copy(&u->d, &next))
 		return false;
 	next.work.epoch = u->d.vol.record.epoch;
-	next.work.nr_restarts += u->work_state != WORK_STOPPED; /* it was taken to run */
+	/* it had been running, or had tried to */
+	next.work.nr_restarts += u->work_state == WORK_FAILED || u->work_state == WORK_RUNNING;
 	if (unit_commit(u, &next, NULL, NULL, &err)) {
 		kedge_error("volume %s: %s", u->d.vol.name, err.msg);
 		return false;
