@@ -27,14 +27,21 @@ edit() {
 
 fault_none() { :; }
 
-# A copy that comes late overwrites what the workload wrote meanwhile (engine.md, "Region concurrency").
-fault_late_copy() {
-	edit clone/src/uclone_mutants.h 's/^#define UC_MUTANT\(name\) 0/#define UC_MUTANT(name) (UC_MUT_##name == UC_MUT_NO_TOKEN)/'
+# The engine answers some of the workload's writes without writing them.
+fault_lost_writes() {
+	edit clone/src/uclone_io.c 's/^\tkedge_disk_submit\(u->env.dest, &w->disk_io\);/\tif (w->first % 31 == 5)\n\t\tw->disk_io.op = KEDGE_DISK_FLUSH;\n&/'
 }
 
-# The engine takes the destination's old bytes for those of a block that only the source has.
-fault_stale_merge() {
-	edit clone/src/uclone_mutants.h 's/^#define UC_MUTANT\(name\) 0/#define UC_MUTANT(name) (UC_MUT_##name == UC_MUT_MERGE_DEST)/'
+# A byte of each copied run is wrong. The engine's own comparison with the source must hold the drain.
+fault_wrong_copy() {
+	edit clone/src/uclone_claims.c 's/^\t\tkedge_disk_submit\(u->env.dest, &c->io\);/\t\tif (c->io.buf)\n\t\t\t((unsigned char *)c->io.buf)[9] ^= 1;\n&/'
+}
+
+# The same, and that comparison sees nothing: the proofs must.
+fault_wrong_copy_unverified() {
+	fault_wrong_copy
+	edit kcopy/src/verify.c 's/^\t\th->mismatch_bytes \+= here;/\t\th->verified_bytes += here;/'
+	edit kcopy/src/verify.c 's/^\t\th->first_mismatch_bytes = .*$/\t\t(void)block;/'
 }
 
 # The source's agent says "stopped" and stops nothing: two writers.
@@ -44,7 +51,7 @@ fault_no_stop() {
 	edit orchestrator/src/agent_acts.c 's/^\tuint64_t end_ns = kedge_clock_ns\(\) \+ \(uint64_t\)OPENERS_PATIENCE_MS \* 1000000;/\tif (j) return 0;\n&/'
 }
 
-FAULTS=(none late_copy stale_merge no_stop)
+FAULTS=(none lost_writes wrong_copy wrong_copy_unverified no_stop)
 
 # ---- the run ----
 
