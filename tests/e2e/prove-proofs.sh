@@ -29,7 +29,7 @@ fault_none() { :; }
 
 # The engine answers some of the workload's writes without writing them.
 fault_lost_writes() {
-	edit clone/src/uclone_io.c 's/^\tkedge_disk_submit\(u->env.dest, &w->disk_io\);/\tif (w->first % 31 == 5)\n\t\tw->disk_io.op = KEDGE_DISK_FLUSH;\n&/'
+	edit clone/src/uclone_io.c 's/^\tkedge_disk_submit\(u->env.dest, &w->disk_io\);/\tif (w->first % 3 == 1)\n\t\tw->disk_io.op = KEDGE_DISK_FLUSH;\n&/'
 }
 
 # A byte of each copied run is wrong. The engine's own comparison with the source must hold the drain.
