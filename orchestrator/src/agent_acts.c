@@ -101,6 +101,8 @@ static int ready_device(struct job *j)
 {
 	if (j->d.clone.mode != AGENT_CLONE_NONE)
 		return plane_clone_serve(j->config, &j->d, j->ret_device, &j->err);
+	if (j->d.vol.record.state != AGENT_STATE_LOCAL)
+		return kedge_err_set(&j->err, KEDGE_E_BUG, KEDGE_SIDE_DESTINATION, "volume %s is not whole and has no clone", j->d.vol.name);
 	if (j->d.vol.is_block) {
 		snprintf(j->ret_device, sizeof j->ret_device, "%.*s", AGENT_DEVICE_MAX - 1, j->d.vol.path);
 		return 0;
@@ -123,9 +125,15 @@ void act_start_workload(struct job *j)
 void act_boot(struct job *j)
 {
 	if (j->is_start && j->d.work.is_defined) {
+		bool is_healthy;
 		act_start_workload(j);
-		if (!j->res)
-			j->result = json_pack("{s:i, s:I}", "pid", (int)j->proc.pid, "start_ms", (json_int_t)wall_clock_ms());
+		/* It runs here, healthy or not: the blocks must follow it. */
+		is_healthy = j->res == 0;
+		if (j->proc.pid) {
+			j->res = 0;
+			j->result = json_pack("{s:i, s:I, s:b}", "pid", (int)j->proc.pid, "start_ms", (json_int_t)wall_clock_ms(), "healthy",
+					      is_healthy);
+		}
 	} else {
 		j->res = ready_device(j);
 		if (!j->res)
@@ -261,6 +269,8 @@ void act_finish(struct job *j)
 			report_finish(j);
 	} else if (strcmp(verify_state(j), "failed") == 0) {
 		j->res = fail_verify(j);
+		/* compared anew for who asks next: a source that could not be read may have come to its senses */
+		plane_clone_call(j->config, j->d.vol.name, "verify", NULL, CONTROL_TIMEOUT_MS, NULL, NULL);
 	} else {
 		go_on(j);
 	}
@@ -288,9 +298,20 @@ void act_revoke(struct job *j)
 
 /* ---- source ---- */
 
+/* Blocks may still live at the source only, and what was written is known by the clone's metadata alone. */
+static bool is_clone_needed(const struct job *j)
+{
+	return j->d.clone.mode != AGENT_CLONE_NONE &&
+	       !(j->d.clone.mode == AGENT_CLONE_PASSTHROUGH && j->d.vol.record.state == AGENT_STATE_LOCAL);
+}
+
 /* After the workload: the clone that served it, or the loop device. */
 static int drop_device(struct job *j)
 {
+	if (is_clone_needed(j)) {
+		j->res = kedge_err_set(&j->err, KEDGE_E_BUG, KEDGE_SIDE_DESTINATION, "the clone of %s is still needed", j->d.vol.name);
+		return j->res;
+	}
 	if (j->d.clone.mode != AGENT_CLONE_NONE) {
 		j->res = plane_clone_stop(j->config, &j->d, &j->err);
 		if (!j->res)
@@ -303,8 +324,8 @@ static int drop_device(struct job *j)
 	return j->res;
 }
 
-/* 1. the workload and its session are gone; 2. nobody has the device; 3. what was written is on the disk; 4. the device is
- * gone; 5. nobody has the file. */
+/* 1. the workload and its session are gone; 2. nobody has the device; 3. what was written is on the disk; and, unless a clone is
+ * still needed: 4. the device is gone; 5. nobody has the file. */
 static void stop_and_prove(struct job *j)
 {
 	char device[AGENT_DEVICE_MAX] = "";
@@ -325,6 +346,9 @@ static void stop_and_prove(struct job *j)
 		if (!j->res)
 			j->res = agent_flush(device, &j->err);
 	}
+	/* kclone goes on: it hydrates, and serves the workload when that is started again */
+	if (!j->res && is_clone_needed(j))
+		return;
 	if (!j->res)
 		j->res = drop_device(j);
 	if (!j->res)
@@ -422,7 +446,13 @@ void act_recover_clone(struct job *j)
 /* The volume stands alone: no process between the workload and its file any more. */
 void act_retire_clone(struct job *j)
 {
+	pid_t pids[32];
+	unsigned nr_pids;
+
 	j->res = driver_kill(j->config, &j->d, &j->err);
+	nr_pids = plane_clone_pids(j->config, j->d.vol.name, pids, 32);
+	if (!j->res && j->device[0])
+		j->res = prove_unused(j, j->device, pids, nr_pids);
 	if (!j->res)
 		drop_device(j);
 }

@@ -18,7 +18,7 @@
 #include "agent_int.h"
 #include "kedge/log.h"
 
-#define NR_WORKERS "32" /* threads for jobs that block: one each for as many volumes at a time */
+#define NR_WORKERS "128" /* threads for jobs that block: one each for as many volumes at a time */
 
 static int on_unit_loaded(void *arg, struct agent_unit *d)
 {
@@ -127,6 +127,8 @@ void agent_service_destroy(struct agent_service *s)
 		for (struct unit *u = s->units; u; u = u->next) {
 			uv_timer_stop(&u->retry);
 			uv_unref((uv_handle_t *)&u->retry);
+			for (struct waiter *w = u->waiters; w; w = w->next)
+				uv_timer_stop(&w->timer); /* the store is gone */
 		}
 		return;
 	}

@@ -181,7 +181,8 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 	if (!res && !is_again)
 		res = check_room(u, (uint64_t)size, err);
 	if (!res)
-		res = agent_file_path(c->volume_dir, u->d.vol.name, &u->d.vol.uuid, is_kept ? w->q.epoch : 0, next->vol.path, err);
+		/* with the epoch: never the name of a copy that an earlier move left here */
+		res = agent_file_path(c->volume_dir, u->d.vol.name, &u->d.vol.uuid, w->q.epoch, next->vol.path, err);
 	if (!res && is_kept)
 		res = agent_store_put_kept(u->s->store, &u->d.vol, err);
 	if (res)
@@ -328,7 +329,8 @@ static void end_source(struct unit *u, struct job *j, struct agent_unit *next)
 		memset(&next->export, 0, sizeof next->export);
 		if (j->q.step == AGENT_UNFENCE) {
 			next->work.is_wanted = j->is_start && next->work.is_defined;
-			unit_set_reason(u, WORK_STOPPED, j->is_start ? "" : "the move was aborted");
+			unit_set_reason(u, unit_is_running(u, WATCH_WORKLOAD) ? WORK_RUNNING : WORK_STOPPED,
+					j->is_start ? "" : "the move was aborted");
 			agent_clear_backoff(u);
 		}
 		break;

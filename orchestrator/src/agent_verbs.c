@@ -329,6 +329,19 @@ static void wait_for_workload(struct unit *u, struct http_request *req)
 	unit_look_again(u);
 }
 
+static bool is_done_already(struct agent_service *s, const struct kedge_uuid *id)
+{
+	char *name = agent_store_get_result(s->store, id, 0, "workload", NULL);
+
+	free(name);
+	return name != NULL;
+}
+
+static int remember_done(struct agent_service *s, const struct kedge_uuid *id, const char *name, struct kedge_err *err)
+{
+	return agent_store_put_result(s->store, id, 0, "workload", name, err);
+}
+
 void agent_on_workload(void *arg, struct http_request *req)
 {
 	const char *verb = json_string_value(json_object_get(req->body, "verb")), *name = NULL;
@@ -341,8 +354,16 @@ void agent_on_workload(void *arg, struct http_request *req)
 
 	if (!res)
 		res = read_name(req->body, "name", &name, &err);
+	/* A request is carried out once: one that was recorded on its way changes nothing any more. */
+	if (!res && is_done_already(s, &id)) {
+		u = unit_by_workload(s, name);
+		http_respond(req, 200, u ? agent_workload_json(u) : json_object());
+		return;
+	}
 	if (!res && verb && strcmp(verb, "add") == 0) {
 		res = add_workload(s, req->body, name, &u, &err);
+		if (!res)
+			res = remember_done(s, &id, name, &err);
 		if (!res)
 			http_respond(req, 200, agent_workload_json(u));
 		else
@@ -357,13 +378,18 @@ void agent_on_workload(void *arg, struct http_request *req)
 	if (!res && verb && strcmp(verb, "remove") == 0) {
 		removed = agent_workload_json(u);
 		res = remove_workload(u, &err);
+		if (!res)
+			res = remember_done(s, &id, name, &err);
 		if (!res) {
 			http_respond(req, 200, removed);
 			return;
 		}
 		json_decref(removed);
 	} else if (!res && verb && (strcmp(verb, "start") == 0 || strcmp(verb, "stop") == 0)) {
-		res = want_workload(u, strcmp(verb, "start") == 0, &err);
+		/* before it is done: a crash in between loses a request that nobody was told of */
+		res = remember_done(s, &id, name, &err);
+		if (!res)
+			res = want_workload(u, strcmp(verb, "start") == 0, &err);
 		if (!res) {
 			wait_for_workload(u, req);
 			return;

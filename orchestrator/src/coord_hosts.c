@@ -104,7 +104,7 @@ static void ask(struct host *h)
 	if (h->is_asked)
 		return;
 	h->is_asked = true;
-	http_call(h->s->client, h->address, "GET", "/v1/host", NULL, FACTS_TIMEOUT_MS, on_facts, h);
+	http_call(h->s->client, h->name, h->address, "GET", "/v1/host", NULL, FACTS_TIMEOUT_MS, on_facts, h);
 }
 
 static void on_poll(uv_timer_t *timer)

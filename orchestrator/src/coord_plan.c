@@ -123,7 +123,7 @@ static void check_destination(struct coord_move *m, const json_t *host, const ch
 		block(m->blockers, "host %s still holds the copy of an earlier move, until that is released", m->to);
 	else if (same && coord_state_rank(state))
 		block(m->blockers, "host %s has this volume already (%s)", m->to, state);
-	if (namesake && !same && strcmp(text(namesake, "state"), "retained") != 0)
+	if (namesake && !same)
 		block(m->blockers, "host %s has another volume named %s", m->to, m->volume);
 	if (workload && strcmp(text(workload, "volume"), m->volume) != 0)
 		block(m->blockers, "host %s has another workload named %s", m->to, m->workload);

@@ -169,13 +169,14 @@ static const char *text(const json_t *o, const char *key)
 	return t ? t : "";
 }
 
-static void read_failure(const json_t *body, struct coord_answer *a)
+static void read_failure(unsigned status, const json_t *body, struct coord_answer *a)
 {
 	const json_t *error = json_object_get(body, "error");
 
 	a->kind = COORD_ANSWER_FAILED;
-	a->code = *text(error, "code") ? kedge_err_by_name(text(error, "code")) : KEDGE_E_PROTO;
-	a->message = text(error, "message");
+	/* a daemon that is being stopped answers what waits there with a bare 503: the next one will know */
+	a->code = *text(error, "code") ? kedge_err_by_name(text(error, "code")) : status >= 500 ? KEDGE_E_UNREACHABLE : KEDGE_E_PROTO;
+	a->message = status >= 500 && !*text(error, "message") ? "its daemon is being stopped" : text(error, "message");
 	if (a->code == KEDGE_E_STALE_EPOCH)
 		a->kind = COORD_ANSWER_STALE;
 }
@@ -226,7 +227,7 @@ static void read_answer(struct run *r, enum agent_step step, int res, unsigned s
 		a->code = res;
 		a->message = err->msg;
 	} else if (status != 200 || strcmp(state, "failed") == 0) {
-		read_failure(body, a);
+		read_failure(status, body, a);
 	} else if (strcmp(state, "running") == 0) {
 		a->kind = COORD_ANSWER_RUNNING;
 		keep_progress(r, json_object_get(body, "progress"));
@@ -309,7 +310,7 @@ static void send_ask(struct run *r)
 	ask = calloc(1, sizeof *ask);
 	kedge_assert(ask);
 	*ask = (struct ask){.r = r, .ask_nr = r->todo.ask_nr, .step = r->todo.ask};
-	http_call(r->s->client, h->address, "POST", "/v1/step", body, ASK_TIMEOUT_MS, on_answer, ask);
+	http_call(r->s->client, h->name, h->address, "POST", "/v1/step", body, ASK_TIMEOUT_MS, on_answer, ask);
 	json_decref(body);
 }
 

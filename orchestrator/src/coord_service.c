@@ -197,7 +197,7 @@ static void pass_on(struct question *q, struct host *h, const char *path, json_t
 	json_object_set_new(body, "v", json_integer(1));
 	json_object_set_new(body, "request", json_string(id));
 	q->h = h;
-	http_call(q->s->client, h->address, "POST", path, body, VERB_TIMEOUT_MS, on_agent_answer, q);
+	http_call(q->s->client, h->name, h->address, "POST", path, body, VERB_TIMEOUT_MS, on_agent_answer, q);
 	json_decref(body);
 }
 

@@ -60,7 +60,8 @@ void http_auth_nonce(char out[HTTP_NONCE_MAX])
 }
 
 void http_auth_request_mac(const void *secret, size_t secret_bytes, const char *method, const char *path_and_query,
-			   const char *nonce, const void *body, size_t body_bytes, char out[HTTP_MAC_MAX])
+			   const char *to, const char *nonce, const void *body, size_t body_bytes,
+			   char out[HTTP_MAC_MAX])
 {
 	struct mac m;
 
@@ -68,6 +69,7 @@ void http_auth_request_mac(const void *secret, size_t secret_bytes, const char *
 	mac_add_line(&m, "req");
 	mac_add_line(&m, method);
 	mac_add_line(&m, path_and_query);
+	mac_add_line(&m, to);
 	mac_add_line(&m, nonce);
 	mac_add(&m, body, body_bytes);
 	mac_fini(&m, out);

@@ -17,6 +17,7 @@
 
 #define ANSWER_BYTES_MAX (8u << 20)
 #define CONNECT_MS 2000L
+#define HOST_CONNECTIONS_MAX 128L /* below what a server takes from one address */
 
 struct http_client {
 	uv_loop_t *loop;
@@ -167,7 +168,8 @@ static int check_mac(const struct call *call, unsigned status, struct kedge_err 
 
 	if (status == 401)
 		return kedge_err_set(err, KEDGE_E_AUTH, KEDGE_SIDE_CONTROL,
-				     "the daemon at %s refused our cluster secret: is it the same file there?", call->address);
+				     "the daemon at %s refused our request: has it the same cluster secret, and the name it has here?",
+				     call->address);
 	http_auth_reply_mac(c->secret, c->secret_bytes, status, call->nonce, call->answer ? call->answer : "", call->answer_bytes, mac);
 	if (!http_auth_is_equal(mac, call->mac))
 		return kedge_err_set(err, KEDGE_E_AUTH, KEDGE_SIDE_CONTROL, "the daemon at %s has not proven that it holds the cluster secret",
@@ -245,14 +247,14 @@ static void reap(struct http_client *c)
 
 /* ---- calls ---- */
 
-static int add_headers(struct call *call, const char *method, const char *path)
+static int add_headers(struct call *call, const char *host, const char *method, const char *path)
 {
 	struct http_client *c = call->c;
 	char mac[HTTP_MAC_MAX], auth[HTTP_NONCE_MAX + HTTP_MAC_MAX + 32];
 	const char *lines[] = {auth, c->host_header, "Content-Type: application/json", "Expect:"};
 
 	http_auth_nonce(call->nonce);
-	http_auth_request_mac(c->secret, c->secret_bytes, method, path, call->nonce, call->body ? call->body : "",
+	http_auth_request_mac(c->secret, c->secret_bytes, method, path, host, call->nonce, call->body ? call->body : "",
 			      call->body ? strlen(call->body) : 0, mac);
 	snprintf(auth, sizeof auth, "X-Kedge-Auth: %s %s", call->nonce, mac);
 	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
@@ -264,12 +266,12 @@ static int add_headers(struct call *call, const char *method, const char *path)
 	return 0;
 }
 
-static int set_up_call(struct call *call, const char *method, const char *path, unsigned timeout_ms)
+static int set_up_call(struct call *call, const char *host, const char *method, const char *path, unsigned timeout_ms)
 {
 	char url[1024];
 
 	call->easy = curl_easy_init();
-	if (!call->easy || add_headers(call, method, path))
+	if (!call->easy || add_headers(call, host, method, path))
 		return -ENOMEM;
 	if (snprintf(url, sizeof url, "http://%s%s", call->address, path) >= (int)sizeof url)
 		return -ENAMETOOLONG;
@@ -293,7 +295,7 @@ static int set_up_call(struct call *call, const char *method, const char *path, 
 	return curl_multi_add_handle(call->c->multi, call->easy) == CURLM_OK ? 0 : -ENOMEM;
 }
 
-void http_call(struct http_client *c, const char *address, const char *method, const char *path, const json_t *body,
+void http_call(struct http_client *c, const char *host, const char *address, const char *method, const char *path, const json_t *body,
 	       unsigned timeout_ms, http_reply_fn fn, void *arg)
 {
 	struct call *call = calloc(1, sizeof *call);
@@ -311,7 +313,7 @@ void http_call(struct http_client *c, const char *address, const char *method, c
 	snprintf(call->address, sizeof call->address, "%s", address);
 	call->body = body ? json_dumps(body, JSON_COMPACT) : NULL;
 	kedge_assert(!body || call->body);
-	int res = set_up_call(call, method, path, timeout_ms);
+	int res = set_up_call(call, host, method, path, timeout_ms);
 	kedge_assert(res == 0);
 }
 
@@ -339,6 +341,7 @@ int http_client_create(uv_loop_t *loop, const char *own_host, const void *secret
 	snprintf(c->host_header, sizeof c->host_header, "X-Kedge-Host: %s", own_host);
 	curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 	curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
+	curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, HOST_CONNECTIONS_MAX);
 	curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timeout_wanted);
 	curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
 	uv_timer_init(loop, &c->timer);

@@ -30,6 +30,7 @@
 
 #define BODY_BYTES_MAX (1024 * 1024)
 #define CONNECTIONS_MAX 512
+#define PEER_CONNECTIONS_MAX 192 /* one address must not take them all */
 #define IDLE_SECONDS 60
 #define ROUTES_MAX 64
 #define NR_PARAMS 2
@@ -55,6 +56,7 @@ struct listener {
 };
 
 struct http_server {
+	const char *own_host;
 	uv_loop_t *loop;
 	unsigned char *secret;
 	size_t secret_bytes;
@@ -259,7 +261,7 @@ static bool is_remote_peer_allowed(struct exchange *x)
 	memcpy(x->nonce, auth, HTTP_NONCE_MAX - 1);
 	if (strspn(x->nonce, "0123456789abcdef") != HTTP_NONCE_MAX - 1)
 		return false;
-	http_auth_request_mac(s->secret, s->secret_bytes, x->req.method, x->uri, x->nonce, x->upload, x->upload_bytes, mac);
+	http_auth_request_mac(s->secret, s->secret_bytes, x->req.method, x->uri, s->own_host, x->nonce, x->upload, x->upload_bytes, mac);
 	if (!http_auth_is_equal(mac, auth + HTTP_NONCE_MAX))
 		return false;
 	if (!host || !kedge_name_is_valid(host))
@@ -534,7 +536,8 @@ static int listen_on(struct http_server *s, int fd, enum http_where where, const
 	l->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, l,
 				     MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
 				     MHD_OPTION_URI_LOG_CALLBACK, on_uri, l, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-				     MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+				     MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+				     (unsigned)PEER_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
 				     (unsigned)IDLE_SECONDS, MHD_OPTION_END);
 	if (!l->daemon)
 		goto fail;
@@ -633,7 +636,7 @@ int http_server_listen_tcp(struct http_server *s, const char *address, struct ke
 
 /* ---- the server ---- */
 
-int http_server_create(uv_loop_t *loop, const void *secret, size_t secret_bytes, struct http_server **ret_s,
+int http_server_create(uv_loop_t *loop, const char *own_host, const void *secret, size_t secret_bytes, struct http_server **ret_s,
 		       struct kedge_err *err)
 {
 	struct http_server *s = calloc(1, sizeof *s);
@@ -646,6 +649,7 @@ int http_server_create(uv_loop_t *loop, const void *secret, size_t secret_bytes,
 	}
 	memcpy(s->secret, secret, secret_bytes);
 	s->secret_bytes = secret_bytes;
+	s->own_host = own_host;
 	s->loop = loop;
 	*ret_s = s;
 	return 0;

@@ -131,7 +131,7 @@ static int make_dirs(const struct kedged_config *c, struct kedge_err *err)
 static int start_services(struct daemon *d, struct kedge_err *err)
 {
 	const struct kedged_config *c = &d->config;
-	int res = http_server_create(&d->loop, c->secret, c->secret_bytes, &d->server, err);
+	int res = http_server_create(&d->loop, c->host, c->secret, c->secret_bytes, &d->server, err);
 
 	if (!res)
 		res = http_client_create(&d->loop, c->host, c->secret, c->secret_bytes, &d->client, err);

@@ -62,7 +62,7 @@ agent_step() {
 	local nonce mac secret path=/v1/step
 	secret=$(cat "$CLUSTER_DIR/cluster.secret")
 	nonce=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')
-	mac=$(printf 'req\nPOST\n%s\n%s\n%s' "$path" "$nonce" "$2" | openssl dgst -sha256 -hmac "$secret" | awk '{ print $NF }')
+	mac=$(printf 'req\nPOST\n%s\n%s\n%s\n%s' "$path" "$1" "$nonce" "$2" | openssl dgst -sha256 -hmac "$secret" | awk '{ print $NF }')
 	in_host b curl -s -w '\n%{http_code}\n' -H "X-Kedge-Host: b" -H "X-Kedge-Auth: $nonce $mac" \
 		-H 'Content-Type: application/json' --data-binary "$2" "http://${HOST_IP[$1]}:7420$path"
 }

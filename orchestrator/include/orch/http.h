@@ -30,8 +30,8 @@ enum http_where { HTTP_LOCAL = 1, HTTP_PEER = 2 };
 /* The handler answers exactly once, now or later on the loop, with http_respond. The request lives until then. */
 typedef void (*http_handler_fn)(void *arg, struct http_request *req);
 
-/* secret: cluster secret, kept as a copy. */
-int http_server_create(uv_loop_t *loop, const void *secret, size_t secret_bytes, struct http_server **ret_s,
+/* own_host: the name that peers must mean (kept, not copied). secret: cluster secret, kept as a copy. */
+int http_server_create(uv_loop_t *loop, const char *own_host, const void *secret, size_t secret_bytes, struct http_server **ret_s,
 		       struct kedge_err *err);
 /* pattern: "/v1/drains/:id/abort". where: a set of enum http_where. Before listen. */
 void http_server_route(struct http_server *s, const char *method, const char *pattern, unsigned where,
@@ -55,8 +55,8 @@ typedef void (*http_reply_fn)(void *arg, int res, unsigned status, const json_t 
 
 int http_client_create(uv_loop_t *loop, const char *own_host, const void *secret, size_t secret_bytes,
 		       struct http_client **ret_c, struct kedge_err *err);
-/* address "ADDR:PORT"; body is borrowed and may be NULL. fn runs once, later. */
-void http_call(struct http_client *c, const char *address, const char *method, const char *path, const json_t *body,
+/* host: its name; address "ADDR:PORT"; body is borrowed and may be NULL. fn runs once, later. */
+void http_call(struct http_client *c, const char *host, const char *address, const char *method, const char *path, const json_t *body,
 	       unsigned timeout_ms, http_reply_fn fn, void *arg);
 void http_client_destroy(struct http_client *c);
 
@@ -64,8 +64,9 @@ void http_client_destroy(struct http_client *c);
 #define HTTP_NONCE_MAX 33
 #define HTTP_MAC_MAX 65
 void http_auth_nonce(char out[HTTP_NONCE_MAX]);
+/* to: the host that is asked: a request recorded on its way is no request to another host. */
 void http_auth_request_mac(const void *secret, size_t secret_bytes, const char *method, const char *path_and_query,
-			   const char *nonce, const void *body, size_t body_bytes, char out[HTTP_MAC_MAX]);
+			   const char *to, const char *nonce, const void *body, size_t body_bytes, char out[HTTP_MAC_MAX]);
 void http_auth_reply_mac(const void *secret, size_t secret_bytes, unsigned status, const char *nonce, const void *body,
 			 size_t body_bytes, char out[HTTP_MAC_MAX]);
 /* Plain HMAC-SHA256 in hex, for receipts. */

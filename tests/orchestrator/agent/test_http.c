@@ -93,7 +93,7 @@ static int serve(int ready_fd)
 	uv_loop_init(&loop);
 	uv_signal_init(&loop, &sig);
 	uv_signal_start(&sig, on_term, SIGTERM);
-	if (http_server_create(&loop, SECRET, strlen(SECRET), &s, &err))
+	if (http_server_create(&loop, "here", SECRET, strlen(SECRET), &s, &err))
 		return 1;
 	http_server_route(s, "POST", "/v1/things/:a/sub/:b", HTTP_LOCAL | HTTP_PEER, on_echo, NULL);
 	http_server_route(s, "GET", "/v1/echo", HTTP_LOCAL | HTTP_PEER, on_echo, NULL);
@@ -242,12 +242,14 @@ static struct reply get_local(const char *path)
 	return call(&(struct call){.method = "GET", .path = path});
 }
 
+static const char *recipient = "here";
+
 static void auth_of(const char *secret, const char *method, const char *path, const char *nonce, const char *body,
 		    char out[128])
 {
 	char mac[HTTP_MAC_MAX];
 
-	http_auth_request_mac(secret, strlen(secret), method, path, nonce, body, body ? strlen(body) : 0, mac);
+	http_auth_request_mac(secret, strlen(secret), method, path, recipient, nonce, body, body ? strlen(body) : 0, mac);
 	snprintf(out, 128, "%s %s", nonce, mac);
 }
 
@@ -262,8 +264,8 @@ static void test_auth_macs_are_those_of_the_wire_contract(void **state)
 	assert_string_equal(mac, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
 	/* The composition, against the plain mac over the bytes that docs/api.md spells out. */
 	char want[HTTP_MAC_MAX];
-	http_auth_mac("k", 1, "req\nPOST\n/v1/x?y=1\nnn\n{}", 24, want);
-	http_auth_request_mac("k", 1, "POST", "/v1/x?y=1", "nn", "{}", 2, mac);
+	http_auth_mac("k", 1, "req\nPOST\n/v1/x?y=1\nhere\nnn\n{}", 29, want);
+	http_auth_request_mac("k", 1, "POST", "/v1/x?y=1", "here", "nn", "{}", 2, mac);
 	assert_string_equal(mac, want);
 	http_auth_mac("k", 1, "rep\n200\nnn\n{}", 13, want);
 	http_auth_reply_mac("k", 1, 200, "nn", "{}", 2, mac);
@@ -361,6 +363,11 @@ static void test_http_peer_needs_a_right_mac_and_gets_one(void **state)
 	assert_int_equal(call(&c).status, 401);
 	auth_of(SECRET, "POST", "/v1/echo?q=1", nonce, "{\"v\":2}", auth);
 	assert_int_equal(call(&c).status, 401);
+	/* what was meant for another host is nothing here: a recorded request cannot be carried elsewhere */
+	recipient = "elsewhere";
+	auth_of(SECRET, "POST", "/v1/echo?q=1", nonce, body, auth);
+	recipient = "here";
+	assert_int_equal(call(&c).status, 401);
 	c.auth = NULL;
 	assert_int_equal(call(&c).status, 401);
 	c.auth = "x";
@@ -425,7 +432,7 @@ static void test_http_server_refuses_public_addresses_and_busy_sockets(void **st
 	uv_loop_t loop;
 
 	uv_loop_init(&loop);
-	assert_int_equal(http_server_create(&loop, SECRET, strlen(SECRET), &s, NULL), 0);
+	assert_int_equal(http_server_create(&loop, "here", SECRET, strlen(SECRET), &s, NULL), 0);
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		struct kedge_err err = {0};
 		int res = http_server_listen_tcp(s, bad[i], &err);

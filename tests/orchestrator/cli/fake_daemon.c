@@ -102,7 +102,7 @@ int main(int argc, char **argv)
 	uv_signal_init(&loop, &term);
 	uv_signal_start(&term, on_term, SIGTERM);
 	snprintf(path, sizeof path, "%s/sock", dir);
-	int res = http_server_create(&loop, "0123456789abcdef0123456789abcdef", 32, &server, &err);
+	int res = http_server_create(&loop, "fake", "0123456789abcdef0123456789abcdef", 32, &server, &err);
 	for (size_t i = 0; !res && i < KEDGE_ARRAY_LEN(patterns); i++) {
 		http_server_route(server, "GET", patterns[i], HTTP_LOCAL, on_request, NULL);
 		http_server_route(server, "POST", patterns[i], HTTP_LOCAL, on_request, NULL);
