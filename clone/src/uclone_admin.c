@@ -392,6 +392,10 @@ void uclone_finish(struct uclone *u, uclone_fn fn, void *arg)
 {
 	struct uc_lazy *z = begin_admin(u, fn, arg);
 
+	if (u->is_aborted && !UC_MUTANT(FINISH_ABORTED)) {
+		refuse(z, KEDGE_E_STATE, "this clone was given up");
+		return;
+	}
 	if (u->nr_valid != u->nr_blocks || u->nr_unknown_sectors) {
 		refuse(z, KEDGE_E_NOT_HYDRATED, "not every block is here yet");
 		return;

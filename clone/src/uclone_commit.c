@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "uclone_int.h"
 
@@ -49,6 +50,11 @@ void uc_encode_page(const struct uclone *u, uint64_t page, uint64_t generation, 
 		uint64_t first = sector * UC_SECTOR_BLOCKS;
 		struct uc_sector s = {.generation = generation};
 
+		if (uc_bit(&u->unknown, sector) && !UC_MUTANT(UNKNOWN_HEALS)) {
+			/* What it said is lost. Bits of ours with a checksum would turn that into "not here"; zeroes are no sector. */
+			memset(out + i * UC_SECTOR, 0, UC_SECTOR);
+			continue;
+		}
 		if (first < u->nr_blocks) {
 			uint64_t end = kedge_round_up(kedge_min_u64(first + UC_SECTOR_BLOCKS, u->nr_blocks), 64);
 			fill_bits(&u->valid, first, end, s.valid);

@@ -27,6 +27,8 @@ enum uc_mutant {
 	UC_MUT_NO_AGE_CHECK,       /* an older copy of the metadata is taken */
 	UC_MUT_WRITE_NO_LOCK,      /* write: does not wait for others */
 	UC_MUT_NO_MARKS,           /* write: answered without a mark for the next worker */
+	UC_MUT_UNKNOWN_HEALS,      /* commit: a damaged sector is written anew, as an empty one */
+	UC_MUT_FINISH_ABORTED,     /* finish: brings back a clone that was given up */
 	UC_NR_MUTANTS,
 };
 #ifdef UCLONE_WITH_MUTANTS

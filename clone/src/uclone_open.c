@@ -230,6 +230,11 @@ static int check_age(struct opening *o)
 	u->generation = o->max_generation;
 	if (UC_MUTANT(NO_AGE_CHECK))
 		return 0;
+	if (o->max_generation < o->seen_generation && u->nr_unknown_sectors)
+		return kedge_err_set(&o->err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_METADATA,
+				     "%" PRIu64 " sectors of the metadata are damaged, and the newest one (generation %" PRIu64
+				     ") is not among the others: it may be an older copy as well",
+				     u->nr_unknown_sectors, o->seen_generation);
 	if (o->max_generation < o->seen_generation || u->super.open_count < o->seen_open_count)
 		return kedge_err_set(&o->err, KEDGE_E_META_OLD, KEDGE_SIDE_METADATA,
 				     "the metadata is an older copy: generation %" PRIu64 ", but %" PRIu64 " was written once",

@@ -144,7 +144,7 @@ void uclone_status(const struct uclone *u, struct uclone_status *ret_status);
 /* Commit now, as a FLUSH would. */
 void uclone_commit(struct uclone *u, uclone_fn fn, void *arg);
 /* All bits set, commit, re-read the metadata from disk and check it, then record HYDRATED durably (engine.md, "Commit
- * order"). KEDGE_E_NOT_HYDRATED, KEDGE_E_FAILED. The caller has verified the blocks against the source before. */
+ * order"). KEDGE_E_NOT_HYDRATED, KEDGE_E_FAILED, KEDGE_E_STATE (aborted). The caller has verified the blocks against the source before. */
 void uclone_finish(struct uclone *u, uclone_fn fn, void *arg);
 /* Durable ABORTED; refused with KEDGE_E_WRITTEN when the workload has written anything. */
 void uclone_abort(struct uclone *u, uclone_fn fn, void *arg);

@@ -33,6 +33,16 @@ static struct model_value *add(struct model_sector *s, struct model_value v)
 	return &s->values[s->nr++];
 }
 
+void model_copy(struct model *to, const struct model *from)
+{
+	to->now = from->now;
+	to->flushed = from->flushed;
+	to->seq = from->seq;
+	for (uint64_t i = 0; i < from->nr_sectors; i++)
+		for (unsigned k = 0; k < from->sectors[i].nr; k++)
+			add(&to->sectors[i], from->sectors[i].values[k]);
+}
+
 static struct model_sector *get(struct model *m, uint64_t sector)
 {
 	struct model_sector *s = &m->sectors[sector];
@@ -106,6 +116,11 @@ bool model_read(struct model *m, uint64_t sector, uint64_t id, uint64_t submitte
 	return true;
 }
 
+bool model_outlives_crash(const struct model *m, const struct model_value *v)
+{
+	return !v->died || (v->died > m->flushed && !v->is_superseded);
+}
+
 void model_crash(struct model *m)
 {
 	for (uint64_t i = 0; i < m->nr_sectors; i++) {
@@ -113,7 +128,7 @@ void model_crash(struct model *m)
 		unsigned n = 0;
 		for (unsigned k = 0; k < s->nr; k++) {
 			struct model_value v = s->values[k];
-			if (v.died && (v.died <= m->flushed || v.is_superseded))
+			if (!model_outlives_crash(m, &v))
 				continue;
 			s->values[n++] = (struct model_value){.id = v.id, .done = 1, .is_from_crash = true};
 		}

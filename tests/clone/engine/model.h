@@ -33,12 +33,16 @@ struct model {
 
 void model_init(struct model *m, uint64_t nr_sectors, uint64_t (*initial_id)(uint64_t sector));
 void model_fini(struct model *m);
+/* Into one that was made with the same size and has judged nothing yet. */
+void model_copy(struct model *to, const struct model *from);
 /* Returns the time of submission. id_seq 0: zeroes. */
 uint64_t model_write_submitted(struct model *m, uint64_t first, uint64_t nr, uint64_t id_seq);
 void model_write_done(struct model *m, uint64_t first, uint64_t nr, uint64_t submitted, bool is_ok, bool is_fua);
 void model_flush_done(struct model *m, uint64_t submitted);
 /* Was id possible for a read of that submission? Pins it when nothing else is under way. */
 bool model_read(struct model *m, uint64_t sector, uint64_t id, uint64_t submitted);
+/* Can a crash now leave that value? */
+bool model_outlives_crash(const struct model *m, const struct model_value *v);
 void model_crash(struct model *m);
 /* The process died, no power was cut: what was acknowledged stays, what was not may have happened. */
 void model_process_death(struct model *m);

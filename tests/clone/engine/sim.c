@@ -129,17 +129,18 @@ static void disk_submit(struct kedge_disk *disk, struct kedge_disk_io *io)
 		op->res = d->sim->fail_res;
 	if (io->op == KEDGE_DISK_WRITE || io->op == KEDGE_DISK_ZERO)
 		op->write = capture(d, io);
+	d->sim->nr_changes += op->write != NULL;
 	push(d->sim, op);
 }
 
-static void put_sector(const struct sim_disk *d, uint8_t *image, const struct sim_write *w, uint64_t i)
+void sim_put_sector(const struct sim_disk *d, uint8_t *image, const struct sim_write *w, uint64_t at)
 {
 	size_t n = unit(d);
 
 	if (w->is_zero)
-		memset(image + (w->first + i) * n, 0, n);
+		memset(image + (w->first + at) * n, 0, n);
 	else
-		memcpy(image + (w->first + i) * n, w->data + i * n, n);
+		memcpy(image + (w->first + at) * n, w->data + at * n, n);
 }
 
 static void free_write(struct sim_write *w)
@@ -153,7 +154,7 @@ static void flush_done(struct sim_disk *d, uint64_t seq)
 	while (d->log && d->log->done_seq <= seq) {
 		struct sim_write *w = d->log;
 		for (uint64_t i = 0; i < w->nr; i++)
-			put_sector(d, d->durable, w, i);
+			sim_put_sector(d, d->durable, w, i);
 		d->log = w->next;
 		if (!d->log)
 			d->log_tail = &d->log;
@@ -173,18 +174,34 @@ static void read_done(struct sim_disk *d, struct kedge_disk_io *io)
 		sim_fill((char *)io->buf + i * SIM_SECTOR, sim_disk_id(d, first + i));
 }
 
+/* The buffer belongs to the disk until the end: it holds what it held at the submission. */
+static void check_buffer(const struct sim_disk *d, const struct sim_write *w, const struct kedge_disk_io *io)
+{
+	uint64_t id;
+
+	for (uint64_t i = 0; !w->is_zero && i < w->nr; i++) {
+		const char *now = (const char *)io->buf + i * SIM_SECTOR;
+		bool is_same = d->is_data ? sim_is_uniform(now, &id) && memcmp(&id, w->data + i * 8, 8) == 0
+					  : memcmp(now, w->data + i * SIM_SECTOR, SIM_SECTOR) == 0;
+		if (!is_same)
+			sim_problem(d->sim, "%s: the buffer of a write under way was changed", d->name);
+	}
+}
+
 static void disk_end(struct sim_op *op)
 {
 	struct sim_disk *d = op->disk;
 	struct kedge_disk_io *io = op->io;
 	int res = op->res;
 
+	d->sim->nr_changes += io->op != KEDGE_DISK_READ;
 	if (op->write) {
 		struct sim_write *w = op->write;
+		check_buffer(d, w, io);
 		/* a failed write leaves some of its sectors */
 		for (uint64_t i = 0; i < w->nr; i++)
 			if (res == 0 || sim_below(d->sim, 2))
-				put_sector(d, d->cache, w, i);
+				sim_put_sector(d, d->cache, w, i);
 			else if (!w->is_zero)
 				memcpy(w->data + i * unit(d), d->cache + (w->first + i) * unit(d), unit(d));
 		if (res < 0 && w->is_zero) { /* what is there now is what may become durable */
@@ -268,7 +285,7 @@ static void crash_write(struct sim *s, enum sim_crash mode, struct sim_disk *d, 
 
 	for (uint64_t i = 0; i < w->nr; i++)
 		if (survives(s, mode, d, &whole))
-			put_sector(d, d->durable, w, i);
+			sim_put_sector(d, d->durable, w, i);
 		else
 			memcpy(d->cache + (w->first + i) * unit(d), d->durable + (w->first + i) * unit(d), unit(d));
 }
@@ -307,6 +324,25 @@ void sim_crash(struct sim *s, enum sim_crash mode, struct sim_disk *const *disks
 	kedge_defer_queue_init(&s->defer);
 }
 
+void sim_disk_leave(struct sim_disk *d, uint64_t first, uint64_t nr)
+{
+	struct sim_write *w = calloc(1, sizeof *w);
+
+	w->first = first;
+	w->nr = nr;
+	w->data = malloc(nr * unit(d));
+	memcpy(w->data, d->cache + first * unit(d), nr * unit(d));
+	w->done_seq = ++d->done_seq;
+	*d->log_tail = w;
+	d->log_tail = &w->next;
+}
+
+void sim_disk_copy(struct sim_disk *to, const struct sim_disk *from)
+{
+	memcpy(to->durable, from->durable, from->nr_sectors * unit(from));
+	memcpy(to->cache, from->cache, from->nr_sectors * unit(from));
+}
+
 /* Some sectors of it reach the cache; what the cache then holds is what may become durable. */
 static void leave_write(struct sim *s, struct sim_disk *d, struct sim_write *w)
 {
@@ -314,15 +350,9 @@ static void leave_write(struct sim *s, struct sim_disk *d, struct sim_write *w)
 
 	for (uint64_t i = 0; i < w->nr; i++)
 		if (dice == 0 || (dice == 1 && sim_below(s, 2)))
-			put_sector(d, d->cache, w, i);
-	free(w->data);
-	w->is_zero = false;
-	w->data = malloc(w->nr * unit(d));
-	memcpy(w->data, d->cache + w->first * unit(d), w->nr * unit(d));
-	w->done_seq = ++d->done_seq;
-	w->next = NULL;
-	*d->log_tail = w;
-	d->log_tail = &w->next;
+			sim_put_sector(d, d->cache, w, i);
+	sim_disk_leave(d, w->first, w->nr);
+	free_write(w);
 }
 
 void sim_process_death(struct sim *s, struct sim_disk *const *disks, unsigned nr_disks)
@@ -401,22 +431,21 @@ static bool is_ready(const struct sim *s, const struct sim_op *op)
 	return !s->stall || strcmp(s->stall, op->disk->name) != 0;
 }
 
-bool sim_step(struct sim *s)
+static unsigned nr_ready(const struct sim *s)
 {
-	unsigned nr_ready = 0;
+	unsigned n = 0;
 
-	s->nr_events++;
-	for (struct sim_op *op = s->pending; op; op = op->next)
-		nr_ready += is_ready(s, op);
-	if (!kedge_defer_is_empty(&s->defer) && (s->is_fifo || nr_ready == 0 || sim_below(s, 2))) {
-		kedge_defer_run(&s->defer);
-		return true;
-	}
-	if (nr_ready == 0)
-		return false;
-	uint64_t nr_skip = s->is_fifo ? 0 : sim_below(s, nr_ready);
+	for (const struct sim_op *op = s->pending; op; op = op->next)
+		n += is_ready(s, op);
+	return n;
+}
+
+/* The operation that is number nr of those that can end ends. */
+static void end_ready(struct sim *s, uint64_t nr)
+{
 	struct sim_op **p = &s->pending;
-	while (!is_ready(s, *p) || nr_skip-- > 0)
+
+	while (!is_ready(s, *p) || nr-- > 0)
 		p = &(*p)->next;
 	struct sim_op *op = *p;
 	*p = op->next;
@@ -426,5 +455,35 @@ bool sim_step(struct sim *s)
 	else
 		disk_end(op);
 	free(op);
+}
+
+bool sim_step(struct sim *s)
+{
+	unsigned n = nr_ready(s);
+
+	s->nr_events++;
+	if (!kedge_defer_is_empty(&s->defer) && (s->is_fifo || n == 0 || sim_below(s, 2))) {
+		kedge_defer_run(&s->defer);
+		return true;
+	}
+	if (n == 0)
+		return false;
+	end_ready(s, s->is_fifo ? 0 : sim_below(s, n));
 	return true;
+}
+
+unsigned sim_nr_choices(const struct sim *s)
+{
+	return nr_ready(s) + !kedge_defer_is_empty(&s->defer);
+}
+
+void sim_choose(struct sim *s, unsigned nr)
+{
+	bool has_deferred = !kedge_defer_is_empty(&s->defer);
+
+	s->nr_events++;
+	if (has_deferred && nr == 0)
+		kedge_defer_run(&s->defer);
+	else
+		end_ready(s, nr - has_deferred);
 }

@@ -92,6 +92,7 @@ struct sim {
 	unsigned nr_pending;
 	uint64_t op_seq;
 	uint64_t nr_events;
+	uint64_t nr_changes;   /* of what a disk holds, may hold after a crash, or surely holds */
 	bool is_fifo;          /* complete in order of submission instead of at random */
 	const char *stall;     /* operations of that disk do not complete; NULL: none */
 	/* fault injection: operations are counted over all disks */
@@ -113,10 +114,20 @@ static inline uint64_t sim_below(struct sim *s, uint64_t n)
 uint64_t sim_now(void *arg);
 /* One event: the deferred calls, or the end of one pending operation. false: there is nothing to do. */
 bool sim_step(struct sim *s);
+/* For a test that chooses itself: how many things could happen now, and let one of them happen. The deferred calls come first, when
+ * there are any, then the operations, oldest first. */
+unsigned sim_nr_choices(const struct sim *s);
+void sim_choose(struct sim *s, unsigned nr);
 void sim_problem(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 void sim_disk_init(struct sim_disk *d, struct sim *s, const char *name, bool is_data, uint64_t size_bytes);
 void sim_disk_fini(struct sim_disk *d);
+/* Sector number `at` of a write, into an image of its disk. */
+void sim_put_sector(const struct sim_disk *d, uint8_t *image, const struct sim_write *w, uint64_t at);
+/* Append a write that has ended and that no flush covers: `nr` sectors as the cache has them now. */
+void sim_disk_leave(struct sim_disk *d, uint64_t first, uint64_t nr);
+/* Both disks are of one size; nothing of `from` is in flight any more or counts. */
+void sim_disk_copy(struct sim_disk *to, const struct sim_disk *from);
 uint64_t sim_disk_id(const struct sim_disk *d, uint64_t sector); /* data disks: as a read would see it */
 /* The power goes: pending operations vanish without callback, unflushed writes survive as the mode says. */
 void sim_crash(struct sim *s, enum sim_crash mode, struct sim_disk *const *disks, unsigned nr_disks);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Purpose. The pool behind sim_alloc.h. Owns. A list of all live allocations. Locks. None: one thread. */
+/* Purpose. The pool behind sim_alloc.h. Owns. Two lists of live allocations, one of them in use. Locks. None: one thread. */
 #include "sim_alloc.h"
 
 #include <stdint.h>
@@ -12,8 +12,14 @@ struct node {
 };
 #define ALIGN 4096u
 
-static struct node head = {.next = &head, .prev = &head};
-static unsigned long nr_nodes;
+static struct pool {
+	struct node head;
+	unsigned long nr_nodes;
+} pools[2] = {
+	{.head = {.next = &pools[0].head, .prev = &pools[0].head}},
+	{.head = {.next = &pools[1].head, .prev = &pools[1].head}},
+};
+static struct pool *pool = &pools[0];
 
 static void *take(size_t nr_bytes, size_t align)
 {
@@ -26,11 +32,11 @@ static void *take(size_t nr_bytes, size_t align)
 	at = (char *)(((uintptr_t)raw + sizeof(struct node) + align - 1) & ~(uintptr_t)(align - 1));
 	n = (struct node *)(void *)(at - sizeof *n);
 	n->start = raw;
-	n->next = head.next;
-	n->prev = &head;
-	head.next->prev = n;
-	head.next = n;
-	nr_nodes++;
+	n->next = pool->head.next;
+	n->prev = &pool->head;
+	n->next->prev = n;
+	pool->head.next = n;
+	pool->nr_nodes++;
 	return at;
 }
 
@@ -59,17 +65,28 @@ void sim_free(void *p)
 	struct node *n = (struct node *)(void *)((char *)p - sizeof *n);
 	n->next->prev = n->prev;
 	n->prev->next = n->next;
-	nr_nodes--;
+	pool->nr_nodes--;
 	free(n->start);
 }
 
 void sim_alloc_reset(void)
 {
-	while (head.next != &head)
-		sim_free((char *)head.next + sizeof(struct node));
+	while (pool->head.next != &pool->head)
+		sim_free((char *)pool->head.next + sizeof(struct node));
+}
+
+void sim_alloc_push(void)
+{
+	pool = &pools[1];
+}
+
+void sim_alloc_pop(void)
+{
+	sim_alloc_reset();
+	pool = &pools[0];
 }
 
 unsigned long sim_alloc_nr(void)
 {
-	return nr_nodes;
+	return pool->nr_nodes;
 }

@@ -3,7 +3,7 @@
 #define SIM_ALLOC_H
 
 /* Included in front of every engine file in the simulation builds: all memory of the engine comes from a pool that the simulated
- * crash throws away as a whole, that a clean close must leave empty, and that can refuse the N-th request. */
+ * crash throws away as a whole and that a clean close must leave empty. */
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -16,6 +16,9 @@ void sim_free(void *p);
 void *sim_buf_alloc(size_t nr_bytes);
 /* What a process death does to memory. */
 void sim_alloc_reset(void);
+/* A second world beside the first: from push to pop the pool is another one, thrown away by pop. No deeper than one. */
+void sim_alloc_push(void);
+void sim_alloc_pop(void);
 /* Allocations not freed yet. */
 unsigned long sim_alloc_nr(void);
 

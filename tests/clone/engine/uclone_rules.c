@@ -297,6 +297,50 @@ static void test_every_byte_of_a_map_sector_counts(void **state)
 	stop(w);
 }
 
+/* The damaged sector shares its page with one that is committed again and again. */
+static void test_damaged_sector_stays_unknown_after_commits(void **state)
+{
+	struct world *w = start(5, 1930 * 4096);
+	struct uclone_status s;
+	uint64_t n;
+
+	world_do(w, UCLONE_WRITE, 0, 8, true);
+	world_do(w, UCLONE_WRITE, 1920 * 8, 8, true);
+	world_close(w);
+	w->meta.cache[UC_MAP_START_BYTES + 100] ^= 1;
+	w->meta.durable[UC_MAP_START_BYTES + 100] ^= 1;
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(world_open(w), 0);
+		uclone_status(w->u, &s);
+		assert_int_equal(s.unknown_bytes, 1920 * 4096);
+		assert_int_equal(uclone_map(w->u, 0, 4096, &n), UCLONE_UNKNOWN);
+		w->is_error_ok = true;
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 8, false), -EIO);
+		w->is_error_ok = false;
+		assert_int_equal(world_do(w, UCLONE_WRITE, (1921 + i) * 8, 8, true), 0);
+		assert_int_equal(world_do(w, UCLONE_READ, 1920 * 8, 80, false), 0);
+		if (i == 0)
+			world_crash(w, SIM_CRASH_DROP);
+		else
+			world_close(w);
+	}
+	stop(w);
+}
+
+/* Then it is not known whether the copy is an old one: refused, and not as one that was put back. */
+static void test_damage_to_the_newest_sector_is_called_damage(void **state)
+{
+	struct world *w = start(6, 8 * 4096);
+
+	world_do(w, UCLONE_WRITE, 0, 8, true);
+	world_settle(w);
+	world_crash(w, SIM_CRASH_KEEP);
+	w->meta.cache[UC_MAP_START_BYTES + 100] ^= 1;
+	w->is_error_ok = true;
+	assert_int_equal(world_open(w), KEDGE_E_META_CORRUPT);
+	stop(w);
+}
+
 /* ---- whole lives ---- */
 
 static void test_sizes_of_every_kind_are_copied_whole(void **state)
@@ -381,6 +425,9 @@ static void test_abort_never_loses_a_write(void **state)
 	assert_int_equal(world_do(w, UCLONE_WRITE, 0, 8, true), -EIO); /* the abort has begun */
 	world_settle(w);
 	assert_int_equal(a.res, 0);
+	world_finish_begin(w); /* every block is here, but nothing brings it back */
+	world_settle(w);
+	assert_int_equal(w->finish_res, KEDGE_E_STATE);
 	world_close(w);
 	assert_int_equal(world_open(w), KEDGE_E_STATE);
 	stop(w);
@@ -475,6 +522,8 @@ int main(void)
 		cmocka_unit_test(test_metadata_zeroed_foreign_or_old_is_refused),
 		cmocka_unit_test(test_every_byte_of_the_superblocks_counts),
 		cmocka_unit_test(test_every_byte_of_a_map_sector_counts),
+		cmocka_unit_test(test_damaged_sector_stays_unknown_after_commits),
+		cmocka_unit_test(test_damage_to_the_newest_sector_is_called_damage),
 		cmocka_unit_test(test_sizes_of_every_kind_are_copied_whole),
 		cmocka_unit_test(test_finish_is_refused_while_a_block_is_missing),
 		cmocka_unit_test(test_abort_never_loses_a_write),

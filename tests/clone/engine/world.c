@@ -64,6 +64,22 @@ void world_init(struct world *w, uint64_t seed, uint64_t size_bytes)
 	model_init(&w->model, w->nr_sectors, sim_source_id);
 }
 
+void world_copy(struct world *to, const struct world *from)
+{
+	world_init(to, 1, from->size_bytes);
+	to->opts = from->opts;
+	sim_disk_copy(&to->dest, &from->dest);
+	sim_disk_copy(&to->meta, &from->meta);
+	sim_disk_copy(&to->seen, &from->seen);
+	memcpy(to->marks, from->marks, uclone_marks_bytes(from->size_bytes));
+	model_copy(&to->model, &from->model);
+	to->is_never_dropped = from->is_never_dropped;
+	to->is_finished = from->is_finished;
+	to->is_abort_begun = from->is_abort_begun;
+	to->is_aborted = from->is_aborted;
+	to->nr_changed = from->nr_changed;
+}
+
 static void free_copy(struct world_copy *c)
 {
 	free(c->buf);
@@ -152,16 +168,28 @@ int world_create(struct world *w)
 static void opened_cb(void *arg, struct uclone *u, int res, const struct kedge_err *err)
 {
 	struct world *w = arg;
+	struct uclone_status s;
 
 	w->is_opening = false;
 	w->open_res = res;
 	w->u = u;
+	if (res == KEDGE_E_STATE && w->is_abort_begun) {
+		w->err = *err;
+		if (w->nr_changed)
+			sim_problem(&w->sim, "given up, and %llu changes with it", (unsigned long long)w->nr_changed);
+		return;
+	}
 	if (res < 0) {
 		w->err = *err;
 		if (!w->is_error_ok)
 			sim_problem(&w->sim, "open failed: %s", err->msg);
 		return;
 	}
+	uclone_status(u, &s);
+	if (w->is_finished && s.state != UCLONE_HYDRATED)
+		sim_problem(&w->sim, "HYDRATED was durable, now it is %s", uclone_state_name(s.state));
+	if (w->is_aborted)
+		sim_problem(&w->sim, "opened after a durable abort");
 	uclone_set_source(u, &w->source.source, NULL);
 }
 
@@ -281,6 +309,8 @@ static void op_done(struct uclone_io *io, int res)
 		sim_problem(&w->sim, "op %d at sector %llu failed: %d", io->op, (unsigned long long)op->first, res);
 	if (res == 0 && io->op != UCLONE_READ && w->sim.has_failed_commit && op->nr)
 		sim_problem(&w->sim, "op %d succeeded after a flush or metadata write had failed", io->op);
+	if (op->is_write && res == 0)
+		w->nr_changed++;
 	if (op->is_write)
 		model_write_done(&w->model, op->first, op->nr, op->submitted, res == 0, io->is_fua);
 	else if (io->op == UCLONE_FLUSH && res == 0)
@@ -381,7 +411,7 @@ static void copied_cb(struct kedge_source_io *io, int res)
 	struct kedge_claims *k = uclone_claims(w->u);
 	uint64_t nr_blocks = (c->claim->nr_bytes + 4095) / 4096;
 
-	if (res < 0 || w->is_never_filled || sim_below(&w->sim, 16) == 0) {
+	if (res < 0 || w->is_never_filled || (!w->is_never_dropped && sim_below(&w->sim, 16) == 0)) {
 		k->ops->drop(k, c->claim, res == 0 ? -ECANCELED : res);
 		forget_copy(c);
 		return;
@@ -447,6 +477,23 @@ void world_commit(struct world *w)
 {
 	w->is_committing = true;
 	uclone_commit(w->u, committed_cb, w);
+}
+
+static void aborted_cb(void *arg, int res, const struct kedge_err *err)
+{
+	struct world *w = arg;
+
+	if (res == 0) {
+		w->is_aborted = true;
+		if (w->nr_changed)
+			sim_problem(&w->sim, "an abort gave up %llu changes", (unsigned long long)w->nr_changed);
+	}
+}
+
+void world_abort_begin(struct world *w)
+{
+	w->is_abort_begun = w->is_error_ok = true;
+	uclone_abort(w->u, aborted_cb, w);
 }
 
 void world_tick(struct world *w, uint64_t ms)

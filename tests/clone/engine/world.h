@@ -25,9 +25,12 @@ struct world {
 	unsigned nr_ops, nr_copies;
 	bool is_error_ok;      /* faults are injected: I/O may fail */
 	bool is_never_filled;  /* copies are read, but never filled */
+	bool is_never_dropped; /* every copy that was read is filled */
 	bool is_opening, is_closing, is_finishing, is_finished, is_committing;
+	bool is_abort_begun, is_aborted;
 	int open_res, close_res, finish_res;
 	struct kedge_err err;
+	uint64_t nr_changed;   /* changes that were answered with success */
 	uint64_t nr_done, nr_failed, nr_reads, nr_events_seen, nr_bad_events;
 	bool is_check_bad;
 	char check_line[400];
@@ -35,6 +38,8 @@ struct world {
 
 void world_init(struct world *w, uint64_t seed, uint64_t size_bytes);
 void world_fini(struct world *w);
+/* A world of its own from one that stands still: disks, marks and judge; what is in flight or not flushed is not taken over. */
+void world_copy(struct world *to, const struct world *from);
 /* Format; must succeed unless is_error_ok. Returns the result. */
 int world_create(struct world *w);
 /* Begin to open; world_step until !is_opening. On success the source is attached. */
@@ -60,6 +65,8 @@ bool world_hydrate(struct world *w, uint64_t first_block, uint64_t end_block, ui
 void world_hydrate_all(struct world *w);
 void world_finish_begin(struct world *w);
 void world_commit(struct world *w);
+/* From here on changes may fail. */
+void world_abort_begin(struct world *w);
 void world_tick(struct world *w, uint64_t ms);
 
 /* Blocks that are here and not written equal the source: what the final comparison will see. */
