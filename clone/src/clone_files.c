@@ -105,7 +105,7 @@ static int lock_service(struct clone_files *f, const char *meta, const char *see
 	f->service_fd = open(seen, O_RDONLY | O_CLOEXEC);
 	if (f->service_fd < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_METADATA, "cannot open %s: %s", seen, strerror(errno));
-	r = lock(f->service_fd, how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX, how == CLONE_OPEN_SERVE ? LOCK_SERVICE_MS : 0);
+	r = lock(f->service_fd, how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX, how == CLONE_OPEN_READ ? 0 : LOCK_SERVICE_MS);
 	return r < 0 ? busy(err, r, meta) : 0;
 }
 
@@ -130,8 +130,9 @@ int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how
 	if (r == 0)
 		r = kedge_disk_open(l, meta, flags, &f->meta, err);
 	if (r == 0) {
-		r = lock(kedge_disk_fd(f->meta), how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX,
-			 how == CLONE_OPEN_SERVE || how == CLONE_OPEN_WORKER ? LOCK_META_MS : 0);
+		/* Whoever holds it although nobody serves is on its way out: a worker that drains, or a killed one whose last
+		 * operations the kernel has not let go of yet. */
+		r = lock(kedge_disk_fd(f->meta), how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX, LOCK_META_MS);
 		if (r < 0)
 			busy(err, r, meta);
 	}

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,9 +84,9 @@ static int make_file(const char *path, uint64_t nr_bytes, struct kedge_err *err)
 	int r = 0;
 
 	if (fd < 0)
-		return kedge_err_set(err, errno == EEXIST ? KEDGE_E_META_EXISTS : -errno, KEDGE_SIDE_METADATA,
-				     errno == EEXIST ? "%s exists already: create never overwrites; abort or remove it first" : "cannot create %s",
-				     path);
+		return errno == EEXIST ? kedge_err_set(err, KEDGE_E_META_EXISTS, KEDGE_SIDE_METADATA,
+						       "%s exists already: create never overwrites; abort or remove it first", path)
+				       : kedge_err_set(err, -errno, KEDGE_SIDE_METADATA, "cannot create %s: %s", path, strerror(errno));
 	/* space now, not at the first commit: a full disk must not stop a live clone */
 	r = -posix_fallocate(fd, 0, (off_t)nr_bytes);
 	if (r < 0) {
@@ -103,6 +104,38 @@ static int copy_text(char *out, size_t out_max, const char *in, const char *what
 	if (strlen(in) >= out_max)
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "%s is too long (at most %zu bytes)", what, out_max - 1);
 	strcpy(out, in);
+	return 0;
+}
+
+/* Paths are recorded so that they are found from any working directory. */
+static int copy_path(char *out, size_t out_max, const char *in, const char *what, struct kedge_err *err)
+{
+	char cwd[PATH_MAX], whole[2 * PATH_MAX];
+	char *real = realpath(in, NULL);
+	int r;
+
+	if (!real && in[0] != '/' && getcwd(cwd, sizeof cwd)) /* not there yet */
+		snprintf(whole, sizeof whole, "%s/%s", cwd, in);
+	else
+		snprintf(whole, sizeof whole, "%s", real ? real : in);
+	r = copy_text(out, out_max, whole, what, err);
+	free(real);
+	return r;
+}
+
+static bool is_iscsi(const char *url)
+{
+	return strncmp(url, "iscsi://", 8) == 0;
+}
+
+static int check_source_is_not_dest(const struct kclone_args *a, struct kedge_err *err)
+{
+	struct stat s, d;
+
+	if (is_iscsi(a->source) || stat(a->source, &s) < 0 || stat(a->dest, &d) < 0)
+		return 0; /* said by others */
+	if ((s.st_dev == d.st_dev && s.st_ino == d.st_ino) || (S_ISBLK(s.st_mode) && S_ISBLK(d.st_mode) && s.st_rdev == d.st_rdev))
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--source and --dest are the same: %s", a->source);
 	return 0;
 }
 
@@ -137,9 +170,9 @@ static int fill_opts(const struct kclone_args *a, struct uclone_create_opts *o, 
 	r = copy_text(o->dest_path, sizeof o->dest_path, real, "the path of the destination", err);
 	free(real);
 	if (r == 0)
-		r = copy_text(o->source_url, sizeof o->source_url, a->source, "the source's URL", err);
-	if (r == 0)
-		r = copy_text(o->chap_file, sizeof o->chap_file, a->chap_file, "the path of the CHAP file", err);
+		r = (is_iscsi(a->source) ? copy_text : copy_path)(o->source_url, sizeof o->source_url, a->source, "the source's URL", err);
+	if (r == 0 && a->chap_file)
+		r = copy_path(o->chap_file, sizeof o->chap_file, a->chap_file, "the path of the CHAP file", err);
 	if (r == 0)
 		r = copy_text(o->initiator_iqn, sizeof o->initiator_iqn, a->initiator, "the initiator's name", err);
 	if (r == 0 && a->initiator && !kedge_iqn_is_valid(a->initiator))
@@ -157,6 +190,8 @@ static int fill_opts(const struct kclone_args *a, struct uclone_create_opts *o, 
 		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE,
 				  "--size %" PRIu64 " is no multiple of the logical block size %u; the next one is %" PRIu64,
 				  a->size_bytes, lbs, kedge_round_up(a->size_bytes, lbs));
+	if (r == 0)
+		r = check_source_is_not_dest(a, err);
 	if (r == 0)
 		r = check_place_of_meta(a, err);
 	return r;

@@ -44,6 +44,7 @@ enum holder_fd {
 	HOLDER_FD_CONTROL = 13, /* listening Unix socket, or closed */
 	HOLDER_FD_READY = 14,   /* pipe: the worker writes one byte when it serves */
 };
+#define HOLDER_NR_FDS 5
 
 struct holder_opts {
 	const char *fuse_path;    /* NULL: none */
@@ -71,6 +72,7 @@ struct holder_share {
 	char loop_path[32];       /* holder: "/dev/loop7" once attached, else empty */
 	char fuse_path[512];
 	int32_t holder_pid;
+	uint32_t mode, uid, gid; /* worker: permissions and owner of the FUSE file; the holder begins with its own and 0600 */
 	uint64_t marks_start_bytes, marks_bytes; /* the engine's marks in this memory (uclone_env.marks) */
 };
 

@@ -20,4 +20,6 @@
 #define FUSE_REQUEST_MAX_BYTES (FUSE_SLOT_DATA - FUSE_SLOT_REQUEST + FUSE_MAX_IO_BYTES)
 #define FUSE_SHARE_BYTES ((size_t)4096 + (size_t)FUSE_SHARE_SLOTS * FUSE_SLOT_BYTES)
 
+_Static_assert(sizeof(struct holder_share) <= 4096, "the facts have one page");
+
 #endif

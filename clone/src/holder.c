@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,7 +26,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "front.h"
@@ -40,13 +43,13 @@
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 5000
 #define DETACH_MS 10000
-#define NR_WORKER_FDS 5
+#define SOCKET_TRIES 100
 
 struct holder {
 	const struct holder_opts *o;
 	char fuse_path[512];
 	bool is_private_file;
-	int fds[NR_WORKER_FDS]; /* in the order of enum holder_fd; -1: none */
+	int fds[HOLDER_NR_FDS]; /* in the order of enum holder_fd; -1: none */
 	int ready_fd, sig_fd;
 	struct holder_share *share;
 	pid_t worker, helper;
@@ -69,9 +72,11 @@ static int raise_fd(int fd)
 
 static bool is_dead_mount(const char *path)
 {
-	struct stat st;
+	struct statfs st;
 
-	return stat(path, &st) < 0 && errno == ENOTCONN;
+	/* stat(2) would be answered from the kernel's cache, whoever is dead. Of a connection that is just being torn down, this waits
+	 * for the end. */
+	return statfs(path, &st) < 0 && errno == ENOTCONN;
 }
 
 /* A holder that was killed leaves its mount dead and its loop device behind. */
@@ -105,19 +110,14 @@ static int clean_stale(const char *path, struct kedge_err *err)
 static int mount_fuse(struct holder *h, struct kedge_err *err)
 {
 	char opts[128];
-	int fd, file;
+	int fd;
 
-	if (clean_stale(h->fuse_path, err) < 0)
-		return err->code;
-	file = open(h->fuse_path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (file < 0)
-		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot create %s: %s", h->fuse_path, strerror(errno));
-	kedge_close(file);
 	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot open /dev/fuse: %s (modprobe fuse?)", strerror(errno));
 	fd = raise_fd(fd);
-	snprintf(opts, sizeof opts, "fd=%d,rootmode=100600,user_id=0,group_id=0,allow_other", fd);
+	/* Others than root may use it once its owner or mode says so (a jailed VMM): the kernel checks, for we do not. */
+	snprintf(opts, sizeof opts, "fd=%d,rootmode=100600,user_id=%u,group_id=%u,allow_other,default_permissions", fd, geteuid(), getegid());
 	if (mount("kclone", h->fuse_path, "fuse.kclone", MS_NOSUID | MS_NODEV, opts) < 0) {
 		int r = kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot mount %s: %s", h->fuse_path, strerror(errno));
 		kedge_close(fd);
@@ -142,31 +142,53 @@ static int make_share(struct holder *h, struct kedge_err *err)
 	h->share->version = 1;
 	h->share->size_bytes = h->o->size_bytes;
 	h->share->holder_pid = getpid();
+	h->share->mode = 0600;
+	h->share->uid = geteuid();
+	h->share->gid = getegid();
 	h->share->marks_start_bytes = FUSE_SHARE_BYTES;
 	h->share->marks_bytes = marks_bytes;
 	snprintf(h->share->fuse_path, sizeof h->share->fuse_path, "%s", h->fuse_path);
 	return 0;
 }
 
+/* Does somebody answer there? One that was killed just now may still seem to: the kernel lets go of its sockets only when its last
+ * operations on them have ended. So ask for a while. */
+static bool is_answered(const struct sockaddr_un *sa)
+{
+	const struct timespec nap = {.tv_nsec = 20000000};
+	bool is_answered = true;
+
+	for (unsigned i = 0; i < SOCKET_TRIES && is_answered; i++) {
+		if (i)
+			nanosleep(&nap, NULL);
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		/* EAGAIN: its queue is full */
+		is_answered = connect(fd, (const struct sockaddr *)sa, sizeof *sa) == 0 || errno == EAGAIN;
+		kedge_close(fd);
+	}
+	return is_answered;
+}
+
 static int listen_unix(const char *path, int *ret_fd, struct kedge_err *err)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	struct stat st;
 	int fd;
 
 	if (strlen(path) >= sizeof sa.sun_path)
 		return kedge_err_set(err, -ENAMETOOLONG, KEDGE_SIDE_NONE, "socket path too long (at most %zu bytes): %s",
 				     sizeof sa.sun_path - 1, path);
 	strcpy(sa.sun_path, path);
+	if (lstat(path, &st) == 0) {
+		if (!S_ISSOCK(st.st_mode))
+			return kedge_err_set(err, -EEXIST, KEDGE_SIDE_NONE, "%s exists and is no socket: give another path", path);
+		if (is_answered(&sa))
+			return kedge_err_set(err, -EADDRINUSE, KEDGE_SIDE_NONE, "somebody serves %s already", path);
+		unlink(path);
+	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot make a socket: %s", strerror(errno));
-	/* a socket file that nobody answers on belongs to a dead process */
-	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0) {
-		kedge_close(fd);
-		return kedge_err_set(err, -EADDRINUSE, KEDGE_SIDE_NONE, "somebody serves %s already", path);
-	}
-	if (errno == ECONNREFUSED)
-		unlink(path);
 	mode_t old = umask(0177);
 	int r = bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, 64) < 0 ? -errno : 0;
 	umask(old);
@@ -197,13 +219,16 @@ static void exec_worker(struct holder *h, int ready_w)
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != h->share->holder_pid)
 		_exit(1); /* the holder died in between */
-	for (int i = 0; i < NR_WORKER_FDS; i++) {
-		int fd = i == NR_WORKER_FDS - 1 ? ready_w : h->fds[i];
+	for (int i = 0; i < HOLDER_NR_FDS; i++) {
+		int fd = i == HOLDER_NR_FDS - 1 ? ready_w : h->fds[i];
 		if (fd >= 0)
 			dup2(fd, HOLDER_FD_FUSE + i); /* without close-on-exec */
 		else
 			close(HOLDER_FD_FUSE + i);
 	}
+	/* nothing else goes on to a process that lives as long as the volume is served */
+	close_range(3, HOLDER_FD_FUSE - 1, CLOSE_RANGE_CLOEXEC);
+	close_range(HOLDER_FD_FUSE + HOLDER_NR_FDS, ~0u, CLOSE_RANGE_CLOEXEC);
 	argv[n++] = (char *)(uintptr_t)"kclone";
 	argv[n++] = (char *)(uintptr_t)"worker";
 	for (char *const *a = h->o->worker_argv; *a && n < 63; a++)
@@ -460,8 +485,44 @@ static void tear_down(struct holder *h)
 		unlink(h->o->nbd_path);
 	if (h->fds[3] >= 0)
 		unlink(h->o->control_path);
-	for (int i = 0; i < NR_WORKER_FDS; i++)
+	for (int i = 0; i < HOLDER_NR_FDS; i++)
 		kedge_close(h->fds[i]);
+}
+
+/* Where the FUSE file goes: fuse_path becomes as /proc/self/mounts and the loop driver say it. */
+static int find_fuse_path(struct holder *h, struct kedge_err *err)
+{
+	struct stat st;
+	char *real;
+	int fd, r;
+
+	if (h->o->fuse_path) {
+		snprintf(h->fuse_path, sizeof h->fuse_path, "%s", h->o->fuse_path);
+	} else {
+		snprintf(h->fuse_path, sizeof h->fuse_path, "%s/kclone-%d.disk", h->o->run_dir, (int)getpid());
+		h->is_private_file = true;
+	}
+	real = realpath(h->fuse_path, NULL); /* finds a dead mount, while open does not */
+	r = clean_stale(real ? real : h->fuse_path, err);
+	free(real);
+	if (r < 0)
+		return r;
+	fd = open(h->fuse_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		kedge_close(fd);
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot create %s: %s", h->fuse_path, strerror(errno));
+	}
+	kedge_close(fd);
+	/* A file with content is somebody's: of all things perhaps the destination, which the mount would hide from the worker. */
+	if (!S_ISREG(st.st_mode) || st.st_size)
+		return kedge_err_set(err, -EEXIST, KEDGE_SIDE_NONE, "%s is not an empty file: the volume would hide what is there",
+				     h->fuse_path);
+	real = realpath(h->fuse_path, NULL);
+	if (!real)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot find %s: %s", h->fuse_path, strerror(errno));
+	snprintf(h->fuse_path, sizeof h->fuse_path, "%s", real);
+	free(real);
+	return 0;
 }
 
 static int set_up(struct holder *h, struct kedge_err *err)
@@ -469,24 +530,10 @@ static int set_up(struct holder *h, struct kedge_err *err)
 	sigset_t set;
 	int r = 0;
 
-	if (h->o->fuse_path || h->o->is_block) {
-		char *real;
-		if (h->o->fuse_path) {
-			snprintf(h->fuse_path, sizeof h->fuse_path, "%s", h->o->fuse_path);
-		} else {
-			snprintf(h->fuse_path, sizeof h->fuse_path, "%s/kclone-%d.disk", h->o->run_dir, (int)getpid());
-			h->is_private_file = true;
-		}
-		if (clean_stale(h->fuse_path, err) < 0)
-			return err->code;
-		kedge_close(open(h->fuse_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-		real = realpath(h->fuse_path, NULL); /* as /proc/self/mounts and the loop driver say it */
-		if (!real)
-			return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot create %s: %s", h->fuse_path, strerror(errno));
-		snprintf(h->fuse_path, sizeof h->fuse_path, "%s", real);
-		free(real);
-	}
-	r = make_share(h, err);
+	if (h->o->fuse_path || h->o->is_block)
+		r = find_fuse_path(h, err);
+	if (r == 0)
+		r = make_share(h, err);
 	if (r == 0 && h->fuse_path[0])
 		r = mount_fuse(h, err);
 	if (r == 0 && h->o->nbd_path)

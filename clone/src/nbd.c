@@ -127,7 +127,7 @@ static void nbd_stop(struct front *front, void (*fn)(void *arg), void *arg)
 	kedge_timer_start(f->loop, &f->stop_deadline, STOP_MS);
 	kedge_op_cancel(f->loop, &f->accept);
 	for (unsigned i = 0; i < f->nr_conns; i++)
-		nbd_conn_finish(f->conns[i]);
+		nbd_conn_stop(f->conns[i]);
 	check_stopped(f);
 }
 

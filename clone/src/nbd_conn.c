@@ -50,6 +50,7 @@ struct nbd_conn {
 	bool is_transmitting;    /* negotiation is over and its last reply is out */
 	bool is_last_out;        /* transmission follows when out has been sent */
 	bool is_finishing;       /* takes nothing more */
+	bool is_stopping;        /* because the server stops */
 	bool is_dropped;         /* and answers nothing more */
 	uint8_t *rx;
 	size_t rx_start, rx_end;
@@ -133,7 +134,8 @@ static void drop_rest(struct nbd_conn *c)
 	nbd_conn_drop(c);
 }
 
-void nbd_conn_finish(struct nbd_conn *c)
+/* No new requests; ends when those in hand are answered. */
+static void finish(struct nbd_conn *c)
 {
 	c->is_finishing = true;
 	if (c->filling || !c->is_transmitting) {
@@ -142,6 +144,12 @@ void nbd_conn_finish(struct nbd_conn *c)
 	}
 	kedge_op_cancel(c->env.loop, &c->in_op);
 	check_end(c);
+}
+
+void nbd_conn_stop(struct nbd_conn *c)
+{
+	c->is_stopping = true;
+	finish(c);
 }
 
 unsigned nbd_conn_nr_inflight(const struct nbd_conn *c)
@@ -277,6 +285,8 @@ static void io_cb(struct uclone_io *io, int res)
 		submit_step(q);
 		return;
 	}
+	if (res < 0 && q->c->is_stopping)
+		nbd_conn_drop(q->c);
 	q->error = nbd_errno(res);
 	q->body_bytes = q->r.cmd == NBD_CMD_READ ? q->r.nr_bytes : 0;
 	answer(q);
@@ -396,7 +406,7 @@ static bool take_request(struct nbd_conn *c)
 		return false;
 	}
 	if (r.cmd == NBD_CMD_DISC) {
-		nbd_conn_finish(c);
+		finish(c);
 		return false;
 	}
 	uint32_t error = nbd_request_check(&r, uclone_size_bytes(c->env.u), has_context);

@@ -27,8 +27,9 @@ struct nbd_conn_env {
 
 /* Takes fd over, also when it fails (NULL: no memory). env outlives the connection. */
 struct nbd_conn *nbd_conn_create(const struct nbd_conn_env *env, int fd);
-/* No new requests; ends when those in hand are answered. */
-void nbd_conn_finish(struct nbd_conn *c);
+/* The server stops: no new requests; ends when those in hand are answered. When one of them fails, it ends without that answer: a
+ * client that connects anew and asks again gets data from the next server, while an error would go up to a guest. */
+void nbd_conn_stop(struct nbd_conn *c);
 /* Ends as soon as the engine and the kernel have let go of it; what is in hand is not answered. */
 void nbd_conn_drop(struct nbd_conn *c);
 /* Requests that the engine has. */

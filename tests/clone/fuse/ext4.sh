@@ -22,7 +22,8 @@ serve --fuse "$work/disk" --block --rate 12M
 device=$(field .device.block)
 [ -b "$device" ] || die "no block device: $(field .device)"
 [ "$(blockdev --getsize64 "$device")" = "$bytes" ] || die "the device has another size"
-mount -t ext4 -o errors=panic "$device" "$mnt" 2>/dev/null || mount -t ext4 "$device" "$mnt"
+mount -t ext4 -o errors=remount-ro "$device" "$mnt"
+errors() { cat "/sys/fs/ext4/$(basename "$device")/errors_count"; }
 
 for ((i = 1; i <= kills; i++)); do
 	head -c 2M /dev/urandom >"$work/new.$i"
@@ -35,6 +36,7 @@ for ((i = 1; i <= kills; i++)); do
 	answers() { [ "$(field .worker_pid 2>/dev/null)" -gt 0 ]; }
 	wait_for 20 "the next worker answers" answers
 done
+[ "$(errors)" = 0 ] || die "the file system counts $(errors) errors"
 [ "$(field .durable_bytes)" -lt "$bytes" ] || die "hydration was over before the last kill: nothing is proven"
 [ "$(sha256sum <"$mnt/old")" = "$sum_old" ] || die "the old file reads wrong"
 for ((i = 1; i <= kills; i++)); do
@@ -52,6 +54,8 @@ ask finish >/dev/null
 kill "$target_pid"
 head -c 1M /dev/urandom >"$work/last"
 cp "$work/last" "$mnt/last"
+sync "$mnt/last" || die "a sync failed when the clone stood alone"
+[ "$(errors)" = 0 ] || die "the file system counts $(errors) errors"
 umount "$mnt"
 stop_serve
 e2fsck -fn "$work/dest" >"$work/fsck" 2>&1 || die "e2fsck: $(cat "$work/fsck")"

@@ -3,7 +3,7 @@
 # Bad input and damaged metadata: one line on stderr, an exit code of its own, and nothing changed. usage: bad_input.sh KCLONE KTARGET
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
-need jq cmp
+need jq cmp qemu-io
 kclone=$1
 bytes=$((8 * 1024 * 1024))
 head -c "$bytes" /dev/urandom >"$work/source"
@@ -11,6 +11,12 @@ fresh() {
 	rm -f "$work"/meta* "$work/dest"
 	truncate -s "$bytes" "$work/dest"
 	"$kclone" create --source "$work/source" --dest "$work/dest" --meta "$work/meta"
+}
+# another clone on the sockets of the first
+serve_other() {
+	truncate -s "$bytes" "$work/dest2"
+	"$kclone" create --source "$work/source" --dest "$work/dest2" --meta "$work/meta2" &&
+		"$kclone" serve --meta "$work/meta2" --nbd "$work/nbd"
 }
 same() { sha256sum "$work/meta" "$work/meta.seen" "$work/dest" "$work/source"; }
 serve_fails() { must_fail "$1" "$2" timeout 20 "$kclone" serve --meta "$work/meta" --nbd "$work/nbd" --control "$work/control"; }
@@ -28,6 +34,33 @@ rm -f "$work"/meta*
 truncate -s $((bytes - 4096)) "$work/dest"
 must_fail 34 "small\|bytes" "$kclone" create --source "$work/source" --dest "$work/dest" --meta "$work/meta"
 [ ! -e "$work/meta" ] || [ ! -s "$work/meta" ] || die "a refused create left metadata"
+truncate -s "$bytes" "$work/dest"
+create() { "$kclone" create --dest "$work/dest" --meta "$work/meta" "$@"; }
+must_fail 2 "multiple of the logical block size 512.*1024" create --source "$work/source" --size 1000
+must_fail 2 "multiple of the logical block size 4096" create --source "$work/source" --size 1536 --lbs 4096
+must_fail 2 "cannot understand" create --source "$work/source" --size 17T
+must_fail 30 "has $bytes bytes, expected" create --source "$work/source" --size $((bytes * 2))
+must_fail 1 "no such file" create --source "$work/nothing"
+must_fail 31 "refused\|answer" create --source iscsi://127.0.0.1:1/iqn.2026-01.test:x/1 --timeout 1000
+must_fail 2 "uuid" create --source "$work/source" --migration nonsense
+must_fail 2 "same" create --source "$work/dest"
+must_fail 2 "same file" "$kclone" create --source "$work/source" --dest "$work/dest" --meta "$work/dest"
+must_fail 1 "directory of" "$kclone" create --source "$work/source" --dest "$work/dest" --meta "$work/nowhere/meta"
+must_fail 1 "destination.*no such file" "$kclone" create --source "$work/source" --dest "$work/nothing" --meta "$work/meta"
+[ -z "$(ls "$work" | grep meta)" ] || die "a refused create left $(ls "$work" | grep meta)"
+echo "# a socket or a FUSE file in the place of somebody's file"
+fresh
+before=$(same)
+must_fail 1 "no socket" "$kclone" serve --meta "$work/meta" --nbd "$work/source"
+must_fail 1 "no socket" "$kclone" serve --meta "$work/meta" --control "$work/dest"
+must_fail 1 "not an empty file" "$kclone" serve --meta "$work/meta" --fuse "$work/dest"
+must_fail 1 "not an empty file" "$kclone" serve --meta "$work/meta" --fuse "$work/source"
+[ "$(same)" = "$before" ] || die "serve changed a file that it refused to replace"
+echo "# another destination in the place of this clone's"
+truncate -s $((bytes * 2)) "$work/dest"
+serve_fails 33 "at create it had"
+truncate -s "$bytes" "$work/dest"
+[ "$(same)" = "$before" ] || die "open wrote to what it refused"
 echo "# open never formats"
 rm -f "$work"/meta*
 truncate -s "$bytes" "$work/dest"
@@ -74,9 +107,25 @@ fresh
 serve --no-hydrate
 must_fail 27 "in use" "$kclone" serve --meta "$work/meta" --nbd "$work/nbd2"
 kill -0 "$serve_pid" || die "the first serve was disturbed"
+must_fail 27 "in use" "$kclone" check --meta "$work/meta"
+must_fail 27 "in use" "$kclone" abort --meta "$work/meta"
+must_fail 1 "serves .* already" serve_other
 echo "# finish and abort in the wrong state"
+must_fail 8 "cannot connect" "$kclone" stop --control "$work/nobody"
 must_fail 9 "not here yet" "$kclone" finish --control "$work/control"
+ask hydrate
+wait_for 20 "hydrated" wait_here
+must_fail 35 "verify" "$kclone" finish --control "$work/control"
+qemu-io -f raw -c 'write -P 7 0 4k' "nbd+unix:///?socket=$work/nbd" >/dev/null
+must_fail 9 "written" "$kclone" abort --control "$work/control"
 stop_serve
+must_fail 9 "written" "$kclone" abort --meta "$work/meta"
+must_fail 8 "known" "$kclone" finish --meta "$work/meta"
+echo "# aborted"
+fresh
+"$kclone" abort --meta "$work/meta"
+serve_fails 9 "aborted"
+"$kclone" abort --meta "$work/meta" || die "abort of what is aborted has another answer"
 echo "# the wrong source"
 start_ktarget "$2" "$work/source" "11111111-2222-4333-8444-555555555555.3"
 rm -f "$work"/meta*

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCLONE_WORKER_H
+#define KCLONE_WORKER_H
+
+/*
+ * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
+ * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_status.c what it
+ * says of itself, worker_stop.c the end.
+ */
+
+#include <signal.h>
+#include <sys/signalfd.h>
+
+#include "kclone.h"
+#include "kedge/loop.h"
+
+enum verify_state { VERIFY_IDLE, VERIFY_RUNNING, VERIFY_PASSED, VERIFY_FAILED };
+
+struct worker {
+	struct kedge_loop *loop;
+	const struct kclone_args *args;
+	struct clone_files files;
+	struct uclone *u;
+	struct holder_share *share;
+	struct front *fronts[2];
+	unsigned nr_fronts, nr_fronts_stopping;
+	bool has_fd[HOLDER_NR_FDS]; /* what the holder handed over */
+	struct control *control;
+	struct kedge_timer tick;
+	int sig_fd;
+	struct kedge_op sig_op;
+	struct signalfd_siginfo sig_info;
+
+	struct kedge_source *source;
+	char url[UCLONE_URL_MAX], chap_file[UCLONE_PATH_MAX];
+	bool is_source_closing;
+	struct kedge_source *absent; /* while stopping, in the place of the source */
+	uint64_t stop_deadline_ns;
+	struct control_call *attach_call;
+	struct kedge_timer attach_timer;
+
+	struct kcopy_hydrator *hydrator; /* copies, then compares */
+	bool is_comparing;
+	/* of hydrators that are gone */
+	uint64_t copied_bytes, zero_bytes, verified_bytes, mismatch_bytes;
+	bool is_hydrating, is_hydrated, is_hydrate_wanted, is_paused;
+	uint64_t rate_bps;
+	struct kedge_timer retry;
+	enum verify_state verify;
+	struct kedge_err verify_err;
+
+	struct control_call *finish_call;
+	bool is_finishing, is_stopping;
+	int exit_code;
+};
+
+/* worker.c: one line for an operator (uclone_env.event_fn) */
+void worker_event(void *arg, const char *name, const char *text);
+
+/* worker_source.c */
+/* Where an earlier worker attached; false when none did. */
+bool worker_recall_source(struct worker *w);
+/* Begin to connect to w->url in the place of a source that was refused, if there is one. */
+int worker_open_source(struct worker *w, struct kedge_err *err);
+void worker_attach(struct worker *w, const json_t *args, struct control_call *call);
+void worker_attach_timeout_cb(struct kedge_timer *t);
+/* The attach under way, if any, has ended; err NULL: well. */
+void worker_answer_attach(struct worker *w, const struct kedge_err *err);
+
+/* worker_hydrate.c */
+/* Begin or go on, when there is a reason and nothing stands against it. */
+void worker_hydrate(struct worker *w);
+void worker_retry_cb(struct kedge_timer *t);
+/* The hydrator goes, its figures stay. */
+void worker_retire_hydrator(struct worker *w);
+/* Compare every unwritten block with the source; the result is in w->verify. */
+int worker_verify(struct worker *w, struct kedge_err *err);
+int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err);
+void worker_set_paused(struct worker *w, bool is_paused);
+
+/* worker_finish.c */
+void worker_finish(struct worker *w, struct control_call *call);
+
+/* worker_stop.c: front ends drain, hydration ends, the engine commits, the loop stops. */
+void worker_stop(struct worker *w);
+
+#endif

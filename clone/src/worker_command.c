@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The commands of the control socket: each is carried out or handed to the file that knows how.
+ *
+ * Owns. Nothing beyond a command under way.
+ *
+ * Locks. None: one thread.
+ */
+#include "worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kedge/log.h"
+
+struct deferred {
+	struct worker *w;
+	struct control_call *call;
+};
+
+static void simple_cb(void *arg, int res, const struct kedge_err *err)
+{
+	struct control_call *call = arg;
+
+	if (res < 0)
+		control_refuse(call, err);
+	else
+		control_answer(call, NULL);
+}
+
+static void ask_holder_to_stop(struct worker *w)
+{
+	if (w->share)
+		kill(w->share->holder_pid, SIGTERM);
+}
+
+static void aborted_cb(void *arg, int res, const struct kedge_err *err)
+{
+	struct deferred *d = arg;
+
+	simple_cb(d->call, res, err);
+	if (res == 0)
+		ask_holder_to_stop(d->w);
+	free(d);
+}
+
+void worker_command(struct worker *w, const char *cmd, json_t *args, struct control_call *call)
+{
+	struct kedge_err err = {0};
+
+	if (w->is_stopping) {
+		kedge_err_set(&err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL, "kclone is stopping");
+		control_refuse(call, &err);
+		return;
+	}
+	if (strcmp(cmd, "status") == 0) {
+		control_answer(call, worker_status(w));
+		return;
+	}
+	if (strcmp(cmd, "attach") == 0) {
+		worker_attach(w, args, call);
+		return;
+	}
+	if (strcmp(cmd, "finish") == 0) {
+		worker_finish(w, call);
+		return;
+	}
+	if (strcmp(cmd, "commit") == 0) {
+		uclone_commit(w->u, simple_cb, call);
+		return;
+	}
+	if (strcmp(cmd, "abort") == 0) {
+		struct deferred *d = malloc(sizeof *d);
+		kedge_assert(d != NULL);
+		*d = (struct deferred){w, call};
+		uclone_abort(w->u, aborted_cb, d);
+		return;
+	}
+	if (strcmp(cmd, "verify") == 0) {
+		worker_verify(w, &err);
+	} else if (strcmp(cmd, "rate") == 0) {
+		worker_set_rate(w, args, &err);
+	} else if (strcmp(cmd, "pause") == 0 || strcmp(cmd, "resume") == 0) {
+		worker_set_paused(w, cmd[0] == 'p');
+	} else if (strcmp(cmd, "hydrate") == 0) {
+		w->is_hydrate_wanted = true;
+		worker_hydrate(w);
+	} else if (strcmp(cmd, "stop") == 0) {
+		ask_holder_to_stop(w);
+	} else {
+		kedge_err_set(&err, KEDGE_E_PROTO, KEDGE_SIDE_CONTROL, "unknown command");
+	}
+	if (err.code)
+		control_refuse(call, &err);
+	else
+		control_answer(call, NULL);
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. Hydration and the final comparison of a worker: when they begin, what comes of them.
+ *
+ * Owns. The hydrator, one at a time: it copies, then it compares.
+ *
+ * Locks. None: one thread.
+ */
+#include "worker.h"
+
+#include <errno.h>
+
+#include "kedge/bytes.h"
+#include "kedge/log.h"
+
+#define RETRY_MS 2000
+
+/* The hydrator goes, its figures stay. */
+void worker_retire_hydrator(struct worker *w)
+{
+	struct kcopy_status ks = {0};
+
+	if (!w->hydrator)
+		return;
+	kcopy_hydrator_status(w->hydrator, &ks);
+	if (w->is_comparing) {
+		w->verified_bytes = ks.verified_bytes;
+		w->mismatch_bytes = ks.mismatch_bytes;
+	} else {
+		w->copied_bytes += ks.copied_bytes;
+		w->zero_bytes += ks.zero_bytes;
+	}
+	kcopy_hydrator_destroy(w->hydrator);
+	w->hydrator = NULL;
+}
+
+static void commit_cb(void *arg, int res, const struct kedge_err *err)
+{
+	if (res < 0)
+		kedge_error("commit: %s", err->msg);
+}
+
+static void hydrated_cb(void *arg, int res, const struct kedge_err *err)
+{
+	struct worker *w = arg;
+	struct uclone_status s;
+
+	w->is_hydrating = false;
+	uclone_status(w->u, &s);
+	if (res == 0) {
+		w->is_hydrated = s.here_bytes == s.size_bytes;
+		kedge_info(w->is_hydrated ? "every block is here" : "hydration ended, %llu bytes could not be read from the source",
+			   (unsigned long long)(s.size_bytes - s.here_bytes));
+		uclone_commit(w->u, commit_cb, w);
+	} else if (res != -ECANCELED && !w->is_stopping) {
+		kedge_warn("hydration: %s; trying again", err ? err->msg : kedge_err_text(res));
+		if (s.state == UCLONE_LIVE)
+			kedge_timer_start(w->loop, &w->retry, RETRY_MS);
+	}
+}
+
+void worker_retry_cb(struct kedge_timer *t)
+{
+	worker_hydrate(kedge_container_of(t, struct worker, retry));
+}
+
+void worker_hydrate(struct worker *w)
+{
+	struct kcopy_hydrator_opts o = {.rate_bps = w->rate_bps, .event_fn = worker_event};
+	struct uclone_status s;
+	struct kedge_err err = {0};
+
+	uclone_status(w->u, &s);
+	if (w->is_hydrating || w->is_stopping || s.state != UCLONE_LIVE || !w->source || w->is_source_closing ||
+	    w->verify == VERIFY_RUNNING)
+		return;
+	worker_retire_hydrator(w);
+	if (kcopy_hydrator_create(w->loop, w->source, uclone_claims(w->u), &o, &w->hydrator, &err) < 0) {
+		kedge_error("cannot hydrate: %s", err.msg);
+		kedge_timer_start(w->loop, &w->retry, RETRY_MS);
+		return;
+	}
+	w->is_hydrating = true;
+	w->is_comparing = false;
+	kcopy_hydrator_start(w->hydrator, hydrated_cb, w);
+	if (w->is_paused)
+		kcopy_hydrator_pause(w->hydrator);
+}
+
+static void verified_cb(void *arg, int res, const struct kedge_err *err)
+{
+	struct worker *w = arg;
+
+	w->verify = res == 0 ? VERIFY_PASSED : res == -ECANCELED ? VERIFY_IDLE : VERIFY_FAILED;
+	if (err)
+		w->verify_err = *err;
+	if (w->verify == VERIFY_FAILED)
+		kedge_error("verification: %s", w->verify_err.msg);
+}
+
+int worker_verify(struct worker *w, struct kedge_err *err)
+{
+	struct kcopy_hydrator_opts o = {.rate_bps = w->rate_bps, .is_verify = true, .event_fn = worker_event};
+	struct uclone_status s;
+
+	uclone_status(w->u, &s);
+	if (w->verify == VERIFY_RUNNING || w->verify == VERIFY_PASSED)
+		return 0;
+	if (s.state != UCLONE_LIVE || !w->source || w->is_source_closing)
+		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL, "there is no source to compare with");
+	if (w->is_hydrating || s.here_bytes != s.size_bytes)
+		return kedge_err_set(err, KEDGE_E_NOT_HYDRATED, KEDGE_SIDE_CONTROL, "%llu bytes are not here yet",
+				     (unsigned long long)(s.size_bytes - s.here_bytes));
+	worker_retire_hydrator(w);
+	int r = kcopy_hydrator_create(w->loop, w->source, uclone_claims(w->u), &o, &w->hydrator, err);
+	if (r < 0)
+		return r;
+	w->is_comparing = true;
+	w->verify = VERIFY_RUNNING;
+	w->verify_err = (struct kedge_err){0};
+	kcopy_verify_start(w->hydrator, verified_cb, w);
+	return 0;
+}
+
+int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err)
+{
+	const json_t *bps = json_object_get(args, "bps");
+
+	if (!json_is_integer(bps) || json_integer_value(bps) < 0)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "rate needs bps: bytes a second, 0 for no limit");
+	w->rate_bps = (uint64_t)json_integer_value(bps);
+	if (w->hydrator)
+		kcopy_hydrator_set_rate(w->hydrator, w->rate_bps);
+	return 0;
+}
+
+void worker_set_paused(struct worker *w, bool is_paused)
+{
+	w->is_paused = is_paused;
+	if (w->hydrator && is_paused)
+		kcopy_hydrator_pause(w->hydrator);
+	else if (w->hydrator)
+		kcopy_hydrator_resume(w->hydrator);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The status object of a clone that is being served (docs/formats.md, "Control socket").
+ *
+ * Owns. Nothing.
+ *
+ * Locks. None: one thread.
+ */
+#include "worker.h"
+
+#include <unistd.h>
+
+static json_t *text_or_null(const char *t)
+{
+	return t && t[0] ? json_string(t) : json_null();
+}
+
+json_t *worker_status(struct worker *w)
+{
+	static const char *const verify_names[] = {"idle", "running", "passed", "failed"};
+	struct kedge_source_status ss = {0};
+	struct kcopy_status ks = {0};
+	struct uclone_status us;
+	uint64_t left, now = kedge_clock_ns();
+	json_t *o;
+
+	uclone_status(w->u, &us);
+	if (w->source)
+		w->source->ops->status(w->source, &ss);
+	if (w->hydrator)
+		kcopy_hydrator_status(w->hydrator, &ks);
+	bool is_copying = w->is_hydrating;
+	left = us.size_bytes - us.durable_bytes;
+	o = status_json(uclone_stored(w->u), &us);
+	json_object_set_new(o, "source",
+			    json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s}", "url", w->url, "state",
+				      w->source ? kedge_source_state_name(ss.state) : us.state == UCLONE_HYDRATED ? "closed" : "stopped",
+				      "since_ms", (json_int_t)(ss.since_ns ? (now - ss.since_ns) / 1000000 : 0), "sessions",
+				      (json_int_t)ss.nr_sessions, "reconnects", (json_int_t)ss.nr_reconnects, "read_bytes",
+				      (json_int_t)ss.read_bytes, "error",
+				      ss.state == KEDGE_SOURCE_UP ? "" : ss.last_err.msg));
+	const char *hstate = us.state == UCLONE_HYDRATED || (w->is_hydrated && !is_copying) ? "done"
+			     : is_copying						       ? kcopy_state_name(ks.state)
+											       : "idle";
+	json_object_set_new(o, "hydration",
+			    json_pack("{s:s,s:I,s:I,s:I,s:I,s:o}", "state", hstate, "rate_bps",
+				      (json_int_t)(is_copying ? ks.rate_bps_2min : 0), "limit_bps", (json_int_t)w->rate_bps,
+				      "copied_bytes", (json_int_t)(w->copied_bytes + (w->is_comparing ? 0 : ks.copied_bytes)), "zero_bytes",
+				      (json_int_t)(w->zero_bytes + (w->is_comparing ? 0 : ks.zero_bytes)), "eta_ms",
+				      is_copying && ks.rate_bps_2min ? json_integer((json_int_t)(left * 1000.0 / ks.rate_bps_2min))
+								     : json_null()));
+	json_object_set_new(o, "verify",
+			    json_pack("{s:s,s:I,s:I,s:s}", "state", verify_names[w->verify], "verified_bytes",
+				      (json_int_t)(w->is_comparing && w->hydrator ? ks.verified_bytes : w->verified_bytes),
+				      "mismatch_bytes",
+				      (json_int_t)(w->is_comparing && w->hydrator ? ks.mismatch_bytes : w->mismatch_bytes), "error",
+				      w->verify_err.msg));
+	json_object_set_new(o, "device",
+			    json_pack("{s:o,s:o,s:o}", "fuse", text_or_null(w->share ? w->share->fuse_path : NULL), "block",
+				      text_or_null(w->share ? w->share->loop_path : NULL), "nbd", text_or_null(w->args->nbd)));
+	json_object_set_new(o, "workers", json_integer(w->share ? w->share->nr_workers : 1));
+	json_object_set_new(o, "worker_pid", json_integer(getpid()));
+	json_object_set_new(o, "holder_pid", json_integer(w->share ? w->share->holder_pid : 0));
+	return o;
+}
