@@ -220,7 +220,7 @@ static void end_operations(struct worker *w)
 
 int cmd_worker(const struct kclone_args *a)
 {
-	struct worker w = {.args = a, .sig_fd = -1};
+	struct worker w = {.args = a, .sig_fd = -1, .files = {.service_fd = -1}};
 	struct kedge_err err = {0};
 	int r;
 
@@ -230,6 +230,10 @@ int cmd_worker(const struct kclone_args *a)
 
 	if (r < 0) {
 		kedge_error("%s", err.msg);
+		if (!w.u) { /* nothing is under way */
+			clone_files_close(&w.files);
+			kedge_loop_destroy(w.loop);
+		}
 		return kedge_exit_of(r) == KEDGE_EXIT_USAGE ? KEDGE_EXIT_FAILED : kedge_exit_of(r);
 	}
 	r = kedge_loop_run(w.loop);
