@@ -101,7 +101,10 @@ static void out_cb(struct kedge_op *op, int res)
 	}
 	free(k->reply);
 	k->reply = NULL;
-	take_lines(k);
+	if (k->c->is_stopping)
+		drop(k);
+	else
+		take_lines(k);
 }
 
 static void send_reply(struct client *k, json_t *o)
@@ -273,6 +276,8 @@ void control_stop(struct control *c)
 	kedge_op_cancel(c->loop, &c->accept);
 	for (struct client *k = c->clients; k; k = next) {
 		next = k->next;
-		drop(k);
+		/* Who is owed an answer gets it first: the end of a stop must not swallow the answer to `stop`. */
+		if (!k->is_busy && !k->out.is_inflight)
+			drop(k);
 	}
 }

@@ -155,6 +155,7 @@ int cmd_control(const struct kclone_args *a, const char *cmd)
 	if (!control && find_control(a->meta, found, sizeof found))
 		control = found;
 	if (!control) {
+		json_decref(args);
 		kedge_error("%s: no process that serves it is known; give its --control SOCKET", a->meta);
 		return KEDGE_EXIT_UNREACHABLE;
 	}
