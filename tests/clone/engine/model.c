@@ -89,13 +89,13 @@ void model_flush_done(struct model *m, uint64_t submitted)
 bool model_read(struct model *m, uint64_t sector, uint64_t id, uint64_t submitted)
 {
 	struct model_sector *s = get(m, sector);
-	bool is_possible = false, is_busy = false, is_old = false;
+	bool is_possible = false, is_busy = false, is_new = false;
 
 	for (unsigned k = 0; k < s->nr; k++) {
 		const struct model_value *v = &s->values[k];
 		if (v->id == id && (!v->died || v->died > submitted)) {
 			is_possible = true;
-			is_old |= v->is_from_crash;
+			is_new |= !v->is_from_crash;
 		}
 		if (!v->done || v->done > submitted)
 			is_busy = true;
@@ -105,8 +105,9 @@ bool model_read(struct model *m, uint64_t sector, uint64_t id, uint64_t submitte
 	unsigned n = 0;
 	for (unsigned k = 0; k < s->nr; k++) {
 		struct model_value *v = &s->values[k];
-		/* a crash left one of several, and this is it: the others are gone. One written since only covers them. */
-		if (v->id != id && v->is_from_crash && !v->died && is_old)
+		/* A crash left one of several, and this is it: the others are gone. One written since only covers them; zeroes may be
+		 * of either kind. */
+		if (v->id != id && v->is_from_crash && !v->died && !is_new)
 			continue;
 		if (v->id != id && !v->died)
 			v->died = submitted;

@@ -13,6 +13,7 @@
 
 static const uint64_t sizes[] = {
 	4 * 4096, 512, 9 * 4096 + 3 * 512, 241 * 4096, 243 * 4096 + 512, 1921 * 4096, 1922 * 4096 + 7 * 512,
+	15362 * 4096,
 };
 
 /* One life: from open (or close) to the crash. */

@@ -13,12 +13,12 @@
 #include "sim_alloc.h"
 #include "world.h"
 
-static const uint64_t sizes[] = {9 * 4096 + 512, 4 * 4096, 243 * 4096, 1921 * 4096};
+static const uint64_t sizes[] = {1921 * 4096, 4 * 4096, 243 * 4096, 9 * 4096 + 512};
 
 /* true: the failure fired. */
 static bool run(struct world *w, uint64_t seed, uint64_t n, bool is_persistent, int res, bool is_at_create)
 {
-	bool has_fired;
+	bool has_fired, is_finishing = seed % 2;
 
 	world_init(w, seed, sizes[seed % 4]);
 	if (!is_at_create)
@@ -41,6 +41,10 @@ static bool run(struct world *w, uint64_t seed, uint64_t n, bool is_persistent, 
 		for (unsigned i = 0; i < 150 && !world_is_bad(w); i++) {
 			if (w->nr_ops + w->nr_copies < 6)
 				world_random_op(w);
+			if (is_finishing && i == 60)
+				world_hydrate(w, 0, w->nr_sectors / 8 + 1, 16);
+			if (is_finishing && i >= 70 && i % 8 == 0 && !w->is_finishing && !w->is_finished)
+				world_finish_begin(w);
 			world_step(w);
 			world_step(w);
 		}

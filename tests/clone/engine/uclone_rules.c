@@ -125,6 +125,124 @@ static void test_failed_commit_stops_everything_but_committed_reads(void **state
 	}
 }
 
+/* Written while a commit runs: that commit does not cover it. */
+static void test_what_no_commit_covers_is_not_shown_after_a_failure(void **state)
+{
+	struct world *w = start(1, 8 * 4096);
+
+	w->sim.is_fifo = false;
+	world_do(w, UCLONE_WRITE, 0, 8, false);
+	world_settle(w);
+	w->sim.stall = "meta";
+	world_submit(w, UCLONE_FLUSH, 0, 0, false);
+	world_settle(w); /* its page is being written */
+	assert_int_equal(world_do(w, UCLONE_WRITE, 8, 8, false), 0);
+	w->sim.stall = NULL;
+	world_settle(w);
+	w->is_error_ok = true;
+	w->sim.fail_at = w->sim.nr_ops + 2; /* the page of the next one */
+	w->sim.fail_res = -EIO;
+	w->sim.stall = "meta";
+	world_submit(w, UCLONE_FLUSH, 0, 0, false);
+	world_settle(w);
+	assert_int_equal(world_do(w, UCLONE_WRITE, 16, 8, false), 0);
+	w->sim.stall = NULL;
+	world_settle(w);
+	assert_true(w->sim.has_failed_commit);
+	assert_int_equal(world_do(w, UCLONE_READ, 0, 8, false), 0);
+	assert_int_equal(world_do(w, UCLONE_READ, 8, 8, false), -EIO);
+	assert_int_equal(world_do(w, UCLONE_READ, 16, 8, false), -EIO);
+	stop(w);
+}
+
+/* The superblock of a finish fails while the commit of a FLUSH is under way. */
+static void test_a_failure_beside_a_commit_fails_the_commit(void **state)
+{
+	struct world *w = start(1, 4 * 4096);
+	const struct sim_op *first;
+
+	world_hydrate_all(w);
+	world_do(w, UCLONE_WRITE, 0, 32, true);
+	world_finish_begin(w);
+	do
+		assert_true(world_step(w));
+	while (!(first = w->sim.pending) || first->disk != &w->meta || !first->write || first->write->first * 512 >= UC_MAP_START_BYTES);
+	w->sim.pending->res = -EIO;
+	w->is_error_ok = true;
+	world_submit(w, UCLONE_FLUSH, 0, 0, false);
+	w->sim.stall = "dest";
+	world_settle(w); /* the superblock has failed, the destination is being flushed */
+	assert_int_equal(w->finish_res, KEDGE_E_FAILED);
+	w->sim.stall = NULL;
+	world_settle(w); /* the judge wants no success any more */
+	assert_int_equal(w->nr_ops, 0);
+	stop(w);
+}
+
+/* A write over a copied block fails and leaves something else there: no clean close makes that the source's content again. */
+static void test_failed_write_over_a_copied_block_counts_as_written(void **state)
+{
+	unsigned nr_damaged = 0;
+
+	for (uint64_t seed = 1; seed <= 8; seed++) {
+		struct world *w = start(seed, 8 * 4096);
+		struct uclone_status s;
+		world_hydrate_all(w);
+		world_do(w, UCLONE_FLUSH, 0, 0, false);
+		world_do(w, UCLONE_WRITE, 56, 8, true); /* so that the intent is durable */
+		world_settle(w);
+		w->is_error_ok = true;
+		w->sim.fail_at = w->sim.nr_ops + 1;
+		w->sim.fail_res = -EIO;
+		assert_int_equal(world_do(w, UCLONE_WRITE, 8, 8, false), -EIO);
+		w->is_error_ok = false;
+		for (uint64_t i = 8; i < 16; i++)
+			nr_damaged += sim_disk_id(&w->dest, i) != sim_source_id(i);
+		world_close(w);
+		assert_int_equal(world_open(w), 0);
+		uclone_status(w->u, &s);
+		assert_int_equal(s.written_bytes, 2 * 4096);
+		world_check_copied(w);
+		stop(w);
+	}
+	assert_true(nr_damaged > 0);
+}
+
+/* ---- create ---- */
+
+/* At every event the power goes: what is left is refused, or it is whole; what create has answered is there. */
+static void test_create_cut_short_is_refused_or_whole(void **state)
+{
+	unsigned nr = 0, nr_opened = 0;
+
+	for (uint64_t seed = 1; seed <= 200; seed++)
+		for (unsigned cut_at = 0;; cut_at++, nr++) {
+			struct world w;
+			struct uclone_status s;
+			bool is_done;
+			world_init(&w, seed, 1922 * 4096);
+			w.sim.is_fifo = true;
+			is_done = world_create_until(&w, cut_at);
+			world_crash(&w, (enum sim_crash)(seed % SIM_NR_CRASHES));
+			w.is_error_ok = true;
+			if (world_open(&w) == 0) {
+				uclone_status(w.u, &s);
+				assert_int_equal(s.unknown_bytes, 0);
+				world_do(&w, UCLONE_WRITE, 0, 8, true);
+				assert_int_equal(world_do(&w, UCLONE_READ, 0, w.nr_sectors, false), 0);
+				nr_opened++;
+			} else {
+				assert_false(is_done);
+				assert_true(w.open_res == KEDGE_E_META_ZEROED || w.open_res == KEDGE_E_META_CORRUPT);
+			}
+			expect_good(&w);
+			world_fini(&w);
+			if (is_done)
+				break;
+		}
+	print_message("create: cut short %u times, opened %u times\n", nr, nr_opened);
+}
+
 /* ---- E11: metadata that is not ours, not whole or not new ---- */
 
 struct image {
@@ -341,6 +459,32 @@ static void test_damage_to_the_newest_sector_is_called_damage(void **state)
 	stop(w);
 }
 
+static unsigned newest_slot(const struct world *w)
+{
+	struct uc_super a, b;
+
+	assert_int_equal(uc_super_decode(w->meta.cache + UC_SUPER_A_BYTES, &a), 0);
+	assert_int_equal(uc_super_decode(w->meta.cache + UC_SUPER_B_BYTES, &b), 0);
+	return b.generation > a.generation;
+}
+
+/* Should the write of one go wrong, the one before it is still there. */
+static void test_a_superblock_never_overwrites_the_present_one(void **state)
+{
+	struct world *w = start(7, 8 * 4096);
+	unsigned slot = newest_slot(w);
+
+	for (unsigned i = 0; i < 4; i++) {
+		world_close(w);
+		assert_int_not_equal(newest_slot(w), slot);
+		slot ^= 1;
+		assert_int_equal(world_open(w), 0);
+		assert_int_not_equal(newest_slot(w), slot);
+		slot ^= 1;
+	}
+	stop(w);
+}
+
 /* ---- whole lives ---- */
 
 static void test_sizes_of_every_kind_are_copied_whole(void **state)
@@ -382,6 +526,43 @@ static void test_sizes_of_every_kind_are_copied_whole(void **state)
 			stop(w);
 		}
 	print_message("E16: %u combinations\n", nr);
+}
+
+/* More dirty pages than are written at a time. */
+static void test_a_commit_of_many_pages_is_whole(void **state)
+{
+	enum { NR_PAGES = 40 };
+	struct world *w = start(1, (NR_PAGES * (uint64_t)UC_PAGE_BLOCKS + 1) * 4096);
+	uint64_t n;
+
+	w->sim.is_fifo = false;
+	for (uint64_t p = 0; p <= NR_PAGES; p++)
+		world_do(w, UCLONE_WRITE, p * UC_PAGE_BLOCKS * 8, 8, false);
+	world_do(w, UCLONE_FLUSH, 0, 0, false);
+	world_crash(w, SIM_CRASH_DROP);
+	assert_int_equal(world_open(w), 0);
+	for (uint64_t p = 0; p <= NR_PAGES; p++) {
+		assert_int_equal(uclone_map(w->u, p * UC_PAGE_BLOCKS * 4096, 4096, &n), UCLONE_WRITTEN);
+		assert_int_equal(world_do(w, UCLONE_READ, p * UC_PAGE_BLOCKS * 8, 8, false), 0);
+	}
+	stop(w);
+}
+
+/* What counts is on the disk: a sector that went bad there is noticed. */
+static void test_finish_rereads_the_metadata(void **state)
+{
+	struct world *w = start(1, 1930 * 4096);
+	struct uclone_status s;
+
+	world_hydrate_all(w);
+	world_do(w, UCLONE_FLUSH, 0, 0, false);
+	w->meta.cache[UC_MAP_START_BYTES + UC_SECTOR + 24] ^= 1;
+	world_finish_begin(w);
+	world_settle(w);
+	assert_int_equal(w->finish_res, KEDGE_E_META_CORRUPT);
+	uclone_status(w->u, &s);
+	assert_int_equal(s.state, UCLONE_LIVE);
+	stop(w);
 }
 
 static void test_finish_is_refused_while_a_block_is_missing(void **state)
@@ -471,6 +652,26 @@ static void test_clean_close_forgets_intents(void **state)
 	stop(w);
 }
 
+/* The final comparison must not take a write under way for a difference. */
+static void test_a_change_under_way_counts_as_written_for_the_audit(void **state)
+{
+	struct world *w = start(1, 4 * 4096);
+	struct kedge_claims *k = uclone_claims(w->u);
+
+	world_hydrate_all(w);
+	world_do(w, UCLONE_WRITE, 0, 8, true); /* the intent is durable */
+	assert_true(k->ops->audit_is_written(k, 0));
+	assert_false(k->ops->audit_is_written(k, 4096));
+	w->sim.stall = "dest";
+	world_submit(w, UCLONE_WRITE, 8, 8, false);
+	world_settle(w);
+	assert_true(k->ops->audit_is_written(k, 4096));
+	assert_false(k->ops->audit_is_written(k, 8192));
+	w->sim.stall = NULL;
+	world_settle(w);
+	stop(w);
+}
+
 static void test_bad_source_range_fails_reads_until_overwritten(void **state)
 {
 	struct world *w = start(1, 16 * 4096);
@@ -519,16 +720,24 @@ int main(void)
 		cmocka_unit_test(test_discard_during_copy_keeps_later_write),
 		cmocka_unit_test(test_late_source_data_changes_nothing),
 		cmocka_unit_test(test_failed_commit_stops_everything_but_committed_reads),
+		cmocka_unit_test(test_what_no_commit_covers_is_not_shown_after_a_failure),
+		cmocka_unit_test(test_a_failure_beside_a_commit_fails_the_commit),
+		cmocka_unit_test(test_failed_write_over_a_copied_block_counts_as_written),
+		cmocka_unit_test(test_create_cut_short_is_refused_or_whole),
 		cmocka_unit_test(test_metadata_zeroed_foreign_or_old_is_refused),
 		cmocka_unit_test(test_every_byte_of_the_superblocks_counts),
 		cmocka_unit_test(test_every_byte_of_a_map_sector_counts),
 		cmocka_unit_test(test_damaged_sector_stays_unknown_after_commits),
 		cmocka_unit_test(test_damage_to_the_newest_sector_is_called_damage),
+		cmocka_unit_test(test_a_superblock_never_overwrites_the_present_one),
 		cmocka_unit_test(test_sizes_of_every_kind_are_copied_whole),
+		cmocka_unit_test(test_a_commit_of_many_pages_is_whole),
+		cmocka_unit_test(test_finish_rereads_the_metadata),
 		cmocka_unit_test(test_finish_is_refused_while_a_block_is_missing),
 		cmocka_unit_test(test_abort_never_loses_a_write),
 		cmocka_unit_test(test_abort_after_a_crash_knows_of_writes_under_way),
 		cmocka_unit_test(test_clean_close_forgets_intents),
+		cmocka_unit_test(test_a_change_under_way_counts_as_written_for_the_audit),
 		cmocka_unit_test(test_bad_source_range_fails_reads_until_overwritten),
 		cmocka_unit_test(test_partial_discard_keeps_the_edges),
 	};

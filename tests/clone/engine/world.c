@@ -165,6 +165,17 @@ int world_create(struct world *w)
 	return s.res;
 }
 
+bool world_create_until(struct world *w, unsigned nr_events)
+{
+	static struct simple s; /* a creation that is cut short never comes back to it */
+
+	s = (struct simple){0};
+	uclone_create(&w->meta.disk, &w->dest.disk, &w->seen.disk, &w->sim.defer, &w->opts, simple_cb, &s);
+	while (nr_events-- > 0 && world_step(w))
+		;
+	return s.is_done && s.res == 0;
+}
+
 static void opened_cb(void *arg, struct uclone *u, int res, const struct kedge_err *err)
 {
 	struct world *w = arg;
@@ -410,6 +421,7 @@ static void copied_cb(struct kedge_source_io *io, int res)
 	struct world *w = c->w;
 	struct kedge_claims *k = uclone_claims(w->u);
 	uint64_t nr_blocks = (c->claim->nr_bytes + 4095) / 4096;
+	uint32_t nr_segs = 0;
 
 	if (res < 0 || w->is_never_filled || (!w->is_never_dropped && sim_below(&w->sim, 16) == 0)) {
 		k->ops->drop(k, c->claim, res == 0 ? -ECANCELED : res);
@@ -419,9 +431,14 @@ static void copied_cb(struct kedge_source_io *io, int res)
 	c->segs = calloc(nr_blocks, sizeof *c->segs);
 	for (uint64_t i = 0; i < nr_blocks; i++) {
 		uint64_t n = kedge_min_u64(4096, c->claim->nr_bytes - i * 4096);
-		c->segs[i] = (struct kedge_seg){.nr_bytes = n, .is_zero = kedge_is_zero((char *)c->buf + i * 4096, n)};
+		bool is_zero = kedge_is_zero((char *)c->buf + i * 4096, n);
+		/* runs as a hydrator makes them, and now and then more parts than need be */
+		if (nr_segs && c->segs[nr_segs - 1].is_zero == is_zero && (w->is_never_dropped || sim_below(&w->sim, 8)))
+			c->segs[nr_segs - 1].nr_bytes += n;
+		else
+			c->segs[nr_segs++] = (struct kedge_seg){.nr_bytes = n, .is_zero = is_zero};
 	}
-	k->ops->fill(k, c->claim, c->buf, c->segs, (uint32_t)nr_blocks, filled_cb, c);
+	k->ops->fill(k, c->claim, c->buf, c->segs, nr_segs, filled_cb, c);
 }
 
 bool world_hydrate(struct world *w, uint64_t first_block, uint64_t end_block, uint64_t max_blocks)
@@ -568,11 +585,12 @@ void world_read_known(struct world *w, bool is_all)
 
 static uint64_t hot_block(struct world *w)
 {
-	static const uint64_t edges[] = {1, 239, 1919};
+	/* of intent groups, metadata sectors, metadata pages */
+	static const uint64_t edges[] = {1, 239, 1919, 15359};
 	uint64_t nr_blocks = (w->nr_sectors + 7) / 8, edge;
 
-	edge = sim_below(&w->sim, 4);
-	edge = edge == 3 ? nr_blocks - 1 : edges[edge];
+	edge = sim_below(&w->sim, 5);
+	edge = edge == 4 ? nr_blocks - 1 : edges[edge];
 	if (edge >= nr_blocks)
 		edge = nr_blocks - 1;
 	edge += sim_below(&w->sim, 4);

@@ -42,6 +42,8 @@ void world_fini(struct world *w);
 void world_copy(struct world *to, const struct world *from);
 /* Format; must succeed unless is_error_ok. Returns the result. */
 int world_create(struct world *w);
+/* The same, but no more than so many events. true: it was answered, with success. */
+bool world_create_until(struct world *w, unsigned nr_events);
 /* Begin to open; world_step until !is_opening. On success the source is attached. */
 void world_open_begin(struct world *w);
 int world_open(struct world *w);
