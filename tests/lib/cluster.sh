@@ -494,7 +494,7 @@ cluster_show_logs() {
 cluster_on_exit() {
 	local status=$1
 	trap - EXIT
-	trap '' INT TERM
+	trap '' INT TERM PIPE # whoever read our output may be gone: the clean-up goes on
 	set +e
 	if [ "$status" != 0 ] && [ "$status" != 130 ] && [ -n "$CLUSTER_DIR" ]; then
 		timeout 10 "$BIN/kedge" --socket "$CLUSTER_DIR/$COORDINATOR/run/api.sock" status 2>&1
