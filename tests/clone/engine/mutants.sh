@@ -6,10 +6,10 @@ dir=$1
 header=$(dirname "$0")/../../../clone/src/uclone_mutants.h
 
 # How each test is run, and what it prints when it has found something.
-declare -A args=([crash]="12000 1" [exhaustive]="2 1" [fail]="4 1" [rules]="")
-declare -A verdict=([crash]="E1: FAILED: " [exhaustive]="E2: FAILED: " [fail]="E6: FAILED: " [rules]="[  FAILED  ] test_")
+declare -A args=([crash]="12000 1" [exhaustive]="2 1" [fail]="4 1" [rules]="" [meta]="")
+declare -A verdict=([crash]="E1: FAILED: " [exhaustive]="E2: FAILED: " [fail]="E6: FAILED: " [rules]="[  FAILED  ] test_" [meta]="[  FAILED  ] test_")
 
-# FAULT: the tests that must find it; for the rules the one that must fail.
+# FAULT: the tests that must find it; for rules and meta the one that must fail.
 declare -A finders=(
 	[NO_DEST_FLUSH]="crash exhaustive"
 	[NO_META_FLUSH]="crash exhaustive"
@@ -28,11 +28,11 @@ declare -A finders=(
 	[SEEN_FIRST]="crash exhaustive"
 	[NOT_STICKY]="fail rules:failed_commit_stops_everything_but_committed_reads"
 	[SHOW_UNCOMMITTED]="rules:failed_commit_stops_everything_but_committed_reads"
-	[UNKNOWN_IS_EMPTY]="rules:every_byte_of_a_map_sector_counts"
-	[NO_AGE_CHECK]="rules:metadata_zeroed_foreign_or_old_is_refused"
+	[UNKNOWN_IS_EMPTY]="meta:every_byte_of_a_map_sector_counts"
+	[NO_AGE_CHECK]="meta:metadata_zeroed_foreign_or_old_is_refused"
 	[WRITE_NO_LOCK]="crash exhaustive"
 	[NO_MARKS]="crash exhaustive"
-	[UNKNOWN_HEALS]="rules:damaged_sector_stays_unknown_after_commits"
+	[UNKNOWN_HEALS]="meta:damaged_sector_stays_unknown_after_commits"
 	[FINISH_ABORTED]="exhaustive rules:abort_never_loses_a_write"
 )
 
@@ -59,12 +59,14 @@ for name in $names; do
 		exit 1
 	}
 	for finder in ${finders[$name]}; do
-		test=${finder%%:*}
+		test=${finder%%:*} arg=${args[${finder%%:*}]}
 		expected=${verdict[$test]}
-		[ "$test" = "$finder" ] || expected+=${finder#*:}
+		if [ "$test" != "$finder" ]; then
+			expected+=${finder#*:} arg=test_${finder#*:}
+		fi
 		status=0
 		# shellcheck disable=SC2086
-		out=$(UCLONE_MUTANT=$nr timeout 100 "$dir/uclone_${test}_mutants" ${args[$test]} 2>&1) || status=$?
+		out=$(UCLONE_MUTANT=$nr timeout 100 "$dir/uclone_${test}_mutants" $arg 2>&1) || status=$?
 		# a program that is missing, hangs or is killed has found nothing
 		if [ "$status" = 0 ] || [ "$status" -ge 124 ] || ! grep -qF "$expected" <<<"$out"; then
 			echo "FAILED: $name survives $finder (status $status): $(tail -n 1 <<<"$out")"

@@ -16,7 +16,6 @@
  * Usage: uclone_exhaustive [OPERATIONS [DEVIATIONS]]
  */
 #include <inttypes.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -503,8 +502,6 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: uclone_exhaustive [OPERATIONS [DEVIATIONS]]: 1 to %u operations\n", OPERATIONS_MAX);
 		return 2;
 	}
-	mallopt(M_MMAP_THRESHOLD, 64 << 20); /* no mapping anew for each world */
-	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	for (enum start s = 0; s < NR_STARTS && !e2.problem[0]; s++) {
 		struct world base;
 		e2.start = s;

@@ -9,6 +9,7 @@
 #include "world.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,9 @@ static void event_cb(void *arg, const char *name, const char *text)
 
 void world_init(struct world *w, uint64_t seed, uint64_t size_bytes)
 {
+	/* worlds come and go by the thousand: keep their memory instead of mapping it anew */
+	mallopt(M_MMAP_THRESHOLD, 64 << 20);
+	mallopt(M_TRIM_THRESHOLD, 512 << 20);
 	memset(w, 0, sizeof *w);
 	sim_init(&w->sim, seed);
 	w->size_bytes = size_bytes;
