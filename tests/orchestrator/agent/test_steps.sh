@@ -18,7 +18,7 @@ cat >"$T/work.sh" <<-'END'
 	echo "$KEDGE_EPOCH $KEDGE_DEVICE" >>"$KEDGE_STATE_DIR/starts"
 	n=$(wc -l <"$KEDGE_STATE_DIR/starts")
 	yes "host $KEDGE_HOST epoch $KEDGE_EPOCH start $n" | head -c 4096 |
-		dd of="$KEDGE_DEVICE" bs=4096 seek=$((1024 + n)) conv=fsync,notrunc 2>/dev/null
+		dd of="$KEDGE_DEVICE" bs=4096 seek=$((1024 + n)) iflag=fullblock conv=fsync,notrunc status=none || exit 1 # said in the log
 	touch "$KEDGE_STATE_DIR/wrote-$n"
 	while :; do sleep 0.1; done
 END
