@@ -36,13 +36,14 @@
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
-#include "loopdev.h"
+#include "kedge/loopdev.h"
 
 #define HIGH_FD 64          /* originals live above the numbers that workers get */
 #define YOUNG_MS 250        /* a worker that dies earlier than this is slowed down: those above it wait meanwhile */
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 5000
 #define DETACH_MS 10000
+#define LOOK_MS 1000 /* how long a loop device may be gone before it is noticed */
 #define SOCKET_TRIES 100
 
 struct holder {
@@ -100,10 +101,10 @@ static int clean_stale(const char *path, struct kedge_err *err)
 	if (!is_ours || !is_dead_mount(path))
 		return kedge_err_set(err, -EBUSY, KEDGE_SIDE_NONE, "%s is mounted already%s", path,
 				     is_ours ? ": another kclone serves there" : "");
-	int n = loopdev_detach_stale(path);
+	unsigned n = kedge_loopdev_abandon(path);
 	if (umount2(path, MNT_DETACH) < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot unmount the dead mount %s: %s", path, strerror(errno));
-	kedge_info("cleaned up after an earlier holder: dead mount %s, %d loop devices", path, n);
+	kedge_info("cleaned up after an earlier holder: dead mount %s, %u loop devices", path, n);
 	return 0;
 }
 
@@ -262,11 +263,11 @@ static int start_worker(struct holder *h)
 static void run_attach(struct holder *h)
 {
 	struct kedge_err err = {0};
-	char path[32];
+	char path[KEDGE_LOOPDEV_MAX];
 
 	child_signals();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (loopdev_attach(h->fuse_path, h->o->lbs_bytes, path, &err) < 0) {
+	if (kedge_loopdev_attach(h->fuse_path, h->o->lbs_bytes, path, &err) < 0) {
 		kedge_error("%s", err.msg);
 		_exit(1);
 	}
@@ -283,7 +284,7 @@ static void run_detach(struct holder *h)
 	child_signals();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (h->share->loop_path[0]) {
-		if (loopdev_detach(h->share->loop_path, DETACH_MS, &err) < 0) {
+		if (kedge_loopdev_detach(h->fuse_path, DETACH_MS, &err) < 0) {
 			kedge_error("not stopping: %s", err.msg);
 			_exit(1);
 		}
@@ -339,6 +340,17 @@ static void worker_ready(struct holder *h)
 		start_helper(h, run_attach, false);
 	else
 		tell_ready(h);
+}
+
+/* An operator's losetup -D and the like: our device is free, or already another file's. Its next user is to find a new one. */
+static void look_at_device(struct holder *h)
+{
+	if (!h->share->loop_path[0] || h->is_stopping || h->is_unmounted || h->helper > 0 || h->worker <= 0 ||
+	    kedge_loopdev_is_of(h->share->loop_path, h->fuse_path))
+		return;
+	kedge_warn("%s was detached from %s by somebody else: attaching a new one", h->share->loop_path, h->fuse_path);
+	h->share->loop_path[0] = 0;
+	start_helper(h, run_attach, false);
 }
 
 static void begin_stop(struct holder *h)
@@ -450,7 +462,7 @@ static int wait_ms(const struct holder *h)
 	uint64_t now = kedge_clock_ns();
 
 	if (h->worker > 0 || h->is_over)
-		return -1;
+		return h->share->loop_path[0] && !h->is_over ? LOOK_MS : -1;
 	return now >= h->restart_ns ? 0 : (int)((h->restart_ns - now) / 1000000 + 1);
 }
 
@@ -467,6 +479,8 @@ static void serve(struct holder *h)
 			worker_ready(h);
 		if (!h->is_over && h->worker <= 0 && kedge_clock_ns() >= h->restart_ns)
 			start_worker(h);
+		if (!h->is_over)
+			look_at_device(h);
 	}
 }
 
@@ -475,7 +489,7 @@ static void tear_down(struct holder *h)
 	struct kedge_err err = {0};
 
 	/* A worker that ended for good takes nothing more: who still holds the device gets errors, and the mount goes at last. */
-	if (h->share && h->share != MAP_FAILED && h->share->loop_path[0] && loopdev_detach(h->share->loop_path, 1000, &err) < 0)
+	if (h->share && h->share != MAP_FAILED && h->share->loop_path[0] && kedge_loopdev_detach(h->fuse_path, 1000, &err) < 0)
 		kedge_warn("%s", err.msg);
 	if (h->fds[0] >= 0 && !h->is_unmounted)
 		umount2(h->fuse_path, MNT_DETACH);

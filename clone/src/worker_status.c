@@ -6,6 +6,7 @@
  *
  * Locks. None: one thread.
  */
+#include "kedge/loopdev.h"
 #include "worker.h"
 
 #include <unistd.h>
@@ -55,9 +56,12 @@ json_t *worker_status(struct worker *w)
 				      "mismatch_bytes",
 				      (json_int_t)(w->is_comparing && w->hydrator ? ks.mismatch_bytes : w->mismatch_bytes), "error",
 				      w->verify_err.msg));
+	const char *block = w->share && w->share->loop_path[0] && kedge_loopdev_is_of(w->share->loop_path, w->share->fuse_path)
+				    ? w->share->loop_path
+				    : NULL;
 	json_object_set_new(o, "device",
 			    json_pack("{s:o,s:o,s:o}", "fuse", text_or_null(w->share ? w->share->fuse_path : NULL), "block",
-				      text_or_null(w->share ? w->share->loop_path : NULL), "nbd", text_or_null(w->args->nbd)));
+				      text_or_null(block), "nbd", text_or_null(w->args->nbd)));
 	json_object_set_new(o, "workers", json_integer(w->share ? w->share->nr_workers : 1));
 	json_object_set_new(o, "worker_pid", json_integer(getpid()));
 	json_object_set_new(o, "holder_pid", json_integer(w->share ? w->share->holder_pid : 0));

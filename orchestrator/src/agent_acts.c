@@ -19,15 +19,16 @@
 #include "agent_driver.h"
 #include "agent_files.h"
 #include "agent_int.h"
-#include "agent_loop.h"
 #include "agent_openers.h"
 #include "agent_spawn.h"
 #include "kedge/loop.h"
+#include "kedge/loopdev.h"
 
 #define STATUS_TIMEOUT_MS 2000
 #define CONTROL_TIMEOUT_MS 10000
 #define LOOK_MS 800         /* how long one HYDRATE or FINISH call looks for the end */
 #define LOOK_NAP_MS 25
+#define LOOP_DETACH_MS 2000
 #define OPENERS_PATIENCE_MS 3000 /* udev and the like open a device for a moment after each writer */
 
 /* Nobody uses the file or device, our own data plane excepted. */
@@ -107,9 +108,9 @@ static int ready_device(struct job *j)
 		snprintf(j->ret_device, sizeof j->ret_device, "%.*s", AGENT_DEVICE_MAX - 1, j->d.vol.path);
 		return 0;
 	}
-	if (agent_loop_find(j->d.vol.path, j->ret_device) == 0)
+	if (kedge_loopdev_find(j->d.vol.path, j->ret_device) == 0)
 		return 0;
-	return agent_loop_attach(j->d.vol.path, j->d.vol.lbs_bytes, j->ret_device, &j->err);
+	return kedge_loopdev_attach(j->d.vol.path, j->d.vol.lbs_bytes, j->ret_device, &j->err);
 }
 
 void act_start_workload(struct job *j)
@@ -318,7 +319,7 @@ static int drop_device(struct job *j)
 			j->res = plane_clone_remove(j->config, &j->d, &j->err);
 		j->is_clone_gone = !j->res;
 	} else if (!j->d.vol.is_block) {
-		j->res = agent_loop_detach(j->d.vol.path, &j->err);
+		j->res = kedge_loopdev_detach(j->d.vol.path, LOOP_DETACH_MS, &j->err);
 	}
 	j->is_device_gone = !j->res;
 	return j->res;
@@ -334,7 +335,7 @@ static void stop_and_prove(struct job *j)
 
 	strcpy(device, j->device);
 	if (!device[0] && j->d.clone.mode == AGENT_CLONE_NONE && !j->d.vol.is_block)
-		agent_loop_find(j->d.vol.path, device);
+		kedge_loopdev_find(j->d.vol.path, device);
 	if (!device[0] && j->d.vol.is_block && j->d.clone.mode == AGENT_CLONE_NONE)
 		snprintf(device, sizeof device, "%.*s", AGENT_DEVICE_MAX - 1, j->d.vol.path);
 	j->res = driver_stop(j->config, &j->d, device, j->grace_ms, &j->was_running, &j->err);

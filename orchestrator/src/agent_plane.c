@@ -12,7 +12,6 @@
  */
 #include "agent_plane.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -23,13 +22,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent_loop.h"
 #include "agent_spawn.h"
 #include "kedge/ctl.h"
 #include "kedge/file.h"
 #include "kedge/identity.h"
 #include "kedge/log.h"
 #include "kedge/loop.h"
+#include "kedge/loopdev.h"
 
 #define CREATE_TIMEOUT_MS 60000
 #define SERVE_TIMEOUT_MS 20000
@@ -182,37 +181,13 @@ int plane_clone_call(const struct kedged_config *c, const char *name, const char
 	return kedge_ctl_call(socket, cmd, args, timeout_ms, ret_result, err);
 }
 
-/* What a kclone that was killed leaves: a loop device over its FUSE file, and the mount. By text: the file itself cannot
- * be looked at any more. */
+/* What a kclone that was killed leaves: a loop device over its FUSE file, and the mount. */
 static void clean_after_clone(const struct kedged_config *c, const char *name)
 {
-	char line[AGENT_PATH_MAX + 176];
-	path_text disk, path;
-	struct dirent *e;
-	DIR *dir = opendir("/sys/block");
+	path_text disk;
 
 	vol_path(c, name, "disk", disk);
-	while (dir && (e = readdir(dir))) {
-		FILE *f = NULL;
-		if (strncmp(e->d_name, "loop", 4) == 0) {
-			snprintf(path, sizeof path, "/sys/block/%.64s/loop/backing_file", e->d_name);
-			f = fopen(path, "re");
-		}
-		if (!f)
-			continue;
-		if (fgets(line, sizeof line, f)) {
-			line[strcspn(line, "\n")] = 0;
-			if (strcmp(line, disk) == 0) {
-				struct kedge_err err = {0};
-				snprintf(path, sizeof path, "/dev/%.64s", e->d_name);
-				if (agent_loop_detach_device(path, &err))
-					kedge_warn("volume %s: %s", name, err.msg);
-			}
-		}
-		fclose(f);
-	}
-	if (dir)
-		closedir(dir);
+	kedge_loopdev_abandon(disk);
 	while (umount2(disk, MNT_DETACH) == 0)
 		;
 }

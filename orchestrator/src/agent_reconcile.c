@@ -16,9 +16,9 @@
 #include "agent_driver.h"
 #include "agent_files.h"
 #include "agent_int.h"
-#include "agent_loop.h"
 #include "kedge/log.h"
 #include "kedge/loop.h"
+#include "kedge/loopdev.h"
 
 #define BACKOFF_MS_MIN 500
 #define BACKOFF_MS_MAX 30000
@@ -290,7 +290,7 @@ void agent_recover(struct unit *u)
 	if (u->d.export.is_recorded && plane_export_find(c, &u->d, &proc))
 		unit_watch(u, WATCH_EXPORT, &proc);
 	if (u->d.clone.mode == AGENT_CLONE_NONE && unit_is_visible(u) && !u->d.vol.is_block)
-		if (agent_loop_find(u->d.vol.path, u->device))
+		if (kedge_loopdev_find(u->d.vol.path, u->device))
 			u->device[0] = 0;
 	agent_reconcile(u);
 }

@@ -3,6 +3,7 @@
 # Programs come in by environment: KCOPY, and KTARGET for TARGET_KIND=ktarget (default: Debian's tgtd).
 
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/loop.sh"
 exec 9>&2 # failures are told here, whatever is redirected when they happen
 
 : "${KCOPY:?path of kcopy}"
@@ -22,7 +23,7 @@ cleanup() {
 		wait "$pid" 2>/dev/null
 	done
 	[ -z "${MOUNT:-}" ] || umount "$MOUNT"
-	[ -z "${LOOP_DEVICE:-}" ] || losetup -d "$LOOP_DEVICE" 2>/dev/null
+	[ -z "${LOOP_DEVICE:-}" ] || loop_drop "$LOOP_DEVICE" "$WORK/"
 	if [ "$status" -ne 0 ]; then
 		echo "FAILED (seed $SEED); last lines of the logs:" >&9
 		tail -n 15 "$WORK"/*.log >&9 2>/dev/null

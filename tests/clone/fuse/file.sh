@@ -4,6 +4,8 @@
 # while it hydrates and workers die. usage: file.sh KCLONE
 set -euo pipefail
 . "$(dirname "$0")/../kclone/lib.sh"
+. "$(dirname "$0")/../../lib/loop.sh"
+trap 'code=$?; loop_drop "${LOOP_DEVICE:-/none}" "$work/"; (exit $code); clean_up' EXIT
 need fio jq fallocate setpriv findmnt losetup
 kclone=$1 bytes=$((96 * 1024 * 1024 + 1536)) kills=20
 disk=$work/disk seed=${SEED:-$RANDOM}
@@ -90,10 +92,21 @@ grep -q "cleaned up" "$work/serve.log" || die "the dead mount was not noticed"
 [ "$(losetup -n -O NAME -j "$disk")" = "$(field .device.block)" ] || die "loop devices: $(losetup -j "$disk"); it was $device"
 cmp "$(field .device.block)" "$work/want" || die "what was flushed is not there"
 
+echo "# somebody else detaches the device: a new one comes, and the status never names one that is not ours"
+device=$(field .device.block)
+losetup -d "$device"
+LOOP_DEVICE=$(losetup -f --show "$work/want") # takes the number that is free now
+[ "$(field .device.block)" != "$device" ] || die "the status names another file's device"
+has_new_device() { local now; now=$(field .device.block); [ "$now" != null ] && [ "$(losetup -n -O BACK-FILE "$now")" = "$disk" ]; }
+wait_for 10 "a new device" has_new_device
+cmp "$(field .device.block)" "$work/want" || die "the new device shows something else"
+[ "$(losetup -n -O BACK-FILE "$LOOP_DEVICE")" = "$work/want" ] || die "another's device was taken away"
+loop_drop "$LOOP_DEVICE" "$work/"
+
 echo "# fio, verifying, while it hydrates and workers die"
 [ "$(field .durable_bytes)" -lt "$bytes" ] || die "hydration was over before fio began: nothing is proven"
 fio --name=verify --filename="$disk" --ioengine=libaio --direct=1 --rw=randrw --rwmixread=40 --bsrange=4k-64k --size=48M --iodepth=16 \
-	--verify=crc32c --verify_backlog=256 --verify_fatal=1 --do_verify=1 --fsync=64 --randseed="$seed" --loops=6 --output="$work/fio.out" &
+	--verify=crc32c --verify_state_save=0 --verify_backlog=256 --verify_fatal=1 --do_verify=1 --fsync=64 --randseed="$seed" --loops=6 --output="$work/fio.out" &
 fio_pid=$!
 pids+=("$fio_pid")
 killed=0

@@ -5,6 +5,7 @@
 # KCLONE ROWWRITER ROWCHECK [ROUNDS]
 set -euo pipefail
 . "$(dirname "$0")/../kclone/lib.sh"
+. "$(dirname "$0")/../../lib/loop.sh"
 need mkfs.ext4 debugfs jq losetup setsid
 kclone=$1 rowwriter=$2 rowcheck=$3 rounds=${4:-6}
 mounted=$(cd "$(dirname "$0")/../../workload" && pwd)/mounted
@@ -40,7 +41,7 @@ kill_session() { # SIGNAL LEADER
 is_gone() { [ -z "$(session_pids "$1" | grep -v '^$')" ]; }
 drop_devices() {
 	umount -l "$work/disk" 2>/dev/null || true
-	losetup -d "$device" 2>/dev/null || true
+	loop_drop_all "$work/"
 }
 trap 'code=$?; kill_session KILL "${work_pid:-0}"; kill_session KILL "${serve_pid:-0}"; drop_devices; (exit $code); clean_up' EXIT
 

@@ -11,7 +11,7 @@ start_ktarget "$2" "$work/source"
 "$kclone" create --source "$target_url" --dest "$work/dest" --meta "$work/meta"
 serve --rate 8M
 fio --name=verify --ioengine=nbd "--uri=nbd+unix:///?socket=$work/nbd" --rw=randrw --rwmixread=40 --bs=4k --bsrange=4k-64k --size=64M \
-	--iodepth=16 --verify=crc32c --verify_backlog=256 --verify_fatal=1 --do_verify=1 --fsync=64 --randseed=42 --time_based=0 \
+	--iodepth=16 --verify=crc32c --verify_state_save=0 --verify_backlog=256 --verify_fatal=1 --do_verify=1 --fsync=64 --randseed=42 --time_based=0 \
 	--output="$work/fio.out" || die "fio: $(tail -20 "$work/fio.out")"
 state=$(field .hydration.state)
 durable=$(field .durable_bytes)

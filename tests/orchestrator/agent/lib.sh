@@ -3,6 +3,7 @@
 # Needs: KEDGED, BIN_DIR (ktarget, kclone).
 
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../../lib/loop.sh"
 
 die() { echo "FAILED: $*" >&2; exit 1; }
 
@@ -26,15 +27,12 @@ data_plane_pids() {
 }
 
 cleanup() {
-	local status=$? pid h dev
+	local status=$? pid h
 	set +e
 	for h in "${!AGENT_PID[@]}"; do kill -9 "${AGENT_PID[$h]}" 2>/dev/null; done
 	for pid in $(data_plane_pids); do kill -9 -- "-$pid" 2>/dev/null; kill -9 "$pid" 2>/dev/null; done
 	for pid in ${EXTRA_PIDS:-}; do kill -9 "$pid" 2>/dev/null; done
-	for dev in $(losetup -n -O NAME,BACK-FILE | awk -v t="$T/" 'index($2, t) == 1 {print $1}'); do
-		umount -l "$dev" 2>/dev/null
-		losetup -d "$dev"
-	done
+	loop_drop_all "$T/"
 	for h in $(awk -v t="$T/" 'index($2, t) == 1 {print $2}' /proc/mounts); do umount -l "$h"; done
 	if [ $status -ne 0 ]; then
 		for h in "$T"/*.log "$T"/*/state/log/*.log; do

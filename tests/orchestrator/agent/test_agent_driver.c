@@ -21,7 +21,7 @@
 
 #include "agent_driver.h"
 #include "agent_files.h"
-#include "agent_loop.h"
+#include "kedge/loopdev.h"
 #include "agent_openers.h"
 #include "agent_spawn.h"
 #include "kedge/file.h"
@@ -224,9 +224,9 @@ static void test_openers_finds_loop_devices_and_mounts(void **state)
 	assert_int_equal(agent_file_create(file, 4 << 20, NULL), 0);
 	snprintf(command, sizeof command, "mkfs.ext4 -q %s", file);
 	assert_int_equal(system(command), 0);
-	if (agent_loop_attach(file, 512, device, &err))
+	if (kedge_loopdev_attach(file, 512, device, &err))
 		fail_msg("%s", err.msg);
-	assert_int_equal(agent_loop_find(file, found), 0);
+	assert_int_equal(kedge_loopdev_find(file, found), 0);
 	assert_string_equal(device, found);
 	assert_int_equal(check(file, &err), KEDGE_E_STILL_OPEN);
 	assert_non_null(strstr(err.msg, device));
@@ -248,8 +248,8 @@ static void test_openers_finds_loop_devices_and_mounts(void **state)
 	for (int i = 0; i < 500 && check(device, &err); i++)
 		agent_nap(10);
 	assert_int_equal(check(device, &err), 0);
-	assert_int_equal(agent_loop_detach(file, &err), 0);
-	assert_int_equal(agent_loop_find(file, found), -ENOENT);
+	assert_int_equal(kedge_loopdev_detach(file, 2000, &err), 0);
+	assert_int_equal(kedge_loopdev_find(file, found), -ENOENT);
 	assert_int_equal(check(file, &err), 0);
 }
 
