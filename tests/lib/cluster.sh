@@ -7,6 +7,9 @@
 # Everything that was started lives in our namespaces, so `ip netns pids` names exactly our processes and no others.
 # nsenter, not `ip netns exec`: the latter makes a mount namespace of its own, in which FUSE mounts would be invisible.
 
+# shellcheck source=loop.sh
+. "$(dirname "${BASH_SOURCE[0]}")/loop.sh"
+
 CLUSTER_DIR=
 declare -A HOST_IP=([a]=10.83.0.1 [b]=10.83.0.2 [c]=10.83.0.3)
 declare -A HOST_ROLES=([a]=agent [b]="agent, coordinator" [c]=coordinator)
@@ -132,8 +135,10 @@ daemon_start() {
 }
 
 daemon_is_alive() {
-	[ -n "${DAEMON_PID[$1]:-}" ] && [ -d "/proc/${DAEMON_PID[$1]}" ] &&
-		! grep -q '^State:[[:space:]]*Z' "/proc/${DAEMON_PID[$1]}/status" 2>/dev/null
+	local line # read at once: a zombie may be reaped between two looks
+	[ -n "${DAEMON_PID[$1]:-}" ] || return 1
+	line=$(grep '^State:' "/proc/${DAEMON_PID[$1]}/status" 2>/dev/null) || return 1
+	[[ $line != *[[:space:]]Z* ]]
 }
 
 daemon_is_gone() {
@@ -466,9 +471,7 @@ cluster_end() {
 	while read -r path; do
 		[ -z "$path" ] || umount -l "$path" 2>/dev/null || true
 	done < <(findmnt -rno TARGET | grep -F "$CLUSTER_DIR/" | sort -r)
-	while read -r path; do
-		[ -z "$path" ] || losetup -d "$path" 2>/dev/null || true
-	done < <(losetup --raw --noheadings --output NAME,BACK-FILE 2>/dev/null | awk -v dir="$CLUSTER_DIR/" 'index($2, dir) == 1 { print $1 }')
+	loop_drop_all "$CLUSTER_DIR/"
 	ip link del "kv$$a" 2>/dev/null || true
 	for host in a b; do
 		ip netns del "$(netns "$host")" 2>/dev/null || true
