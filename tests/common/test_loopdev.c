@@ -190,7 +190,7 @@ static void *attach_and_detach(void *arg)
 static void test_side_by_side(void **state)
 {
 	pthread_t threads[NR_THREADS];
-	char paths[NR_THREADS][128], name[4];
+	char paths[NR_THREADS][128], name[16];
 
 	(void)state;
 	atomic_store(&nr_lost, 0);
