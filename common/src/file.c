@@ -14,7 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 void kedge_close(int fd)
@@ -212,4 +214,19 @@ int kedge_file_geometry(int fd, uint64_t *ret_size_bytes, uint32_t *ret_lbs_byte
 	*ret_size_bytes = size;
 	*ret_lbs_bytes = (uint32_t)lbs;
 	return 0;
+}
+
+int kedge_lock(int fd, unsigned wait_ms)
+{
+	const struct timespec nap = {.tv_nsec = 10000000};
+
+	for (unsigned waited_ms = 0;; waited_ms += 10) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (waited_ms >= wait_ms)
+			return -EWOULDBLOCK;
+		nanosleep(&nap, NULL);
+	}
 }

@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -128,7 +127,7 @@ int kcopy_destination_open(struct kedge_loop *l, const char *path, const char *s
 		return rc;
 	d.fd = kedge_disk_fd(d.disk);
 	d.is_regular = S_ISREG(st.st_mode);
-	if (d.is_regular && flock(d.fd, LOCK_EX | LOCK_NB) < 0)
+	if (d.is_regular && kedge_lock(d.fd, 1000) < 0)
 		rc = fail(err, -EBUSY, path, "another process holds a lock on it");
 	if (rc == 0 && d.disk->size_bytes < size_bytes)
 		rc = kedge_err_set(err, KEDGE_E_DEST_SIZE, KEDGE_SIDE_DESTINATION,

@@ -18,7 +18,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "kedge/bytes.h"
@@ -218,7 +217,7 @@ int kcopy_sink_open_map(struct kcopy_sink *s, const struct kcopy_sink_opts *o, s
 		rc = -errno;
 		return kedge_err_set(err, rc, KEDGE_SIDE_METADATA, "%s", strerror(-rc));
 	}
-	if (flock(s->map_fd, LOCK_EX | LOCK_NB) < 0)
+	if (kedge_lock(s->map_fd, 1000) < 0)
 		return kedge_err_set(err, KEDGE_E_META_BUSY, KEDGE_SIDE_METADATA, "another copy uses this map");
 	ssize_t n = pread(s->map_fd, page, sizeof page, 0);
 	if (n != (ssize_t)sizeof page)

@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -77,8 +76,7 @@ static void notify_manager(const char *text)
 	close(fd);
 }
 
-#define LOCK_TRIES 100
-#define LOCK_NAP_US 20000
+#define LOCK_MS 2000
 
 /* One daemon a state directory. The descriptor stays open for the life of the process. */
 static int lock_state_dir(const char *state_dir, int *ret_fd, struct kedge_err *err)
@@ -91,11 +89,7 @@ static int lock_state_dir(const char *state_dir, int *ret_fd, struct kedge_err *
 	if (fd < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_CONTROL, "%s: %s", path, strerror(errno));
 	/* One that was killed a moment ago may have threads that are still ending. */
-	int res = flock(fd, LOCK_EX | LOCK_NB) ? -errno : 0;
-	for (int i = 0; i < LOCK_TRIES && res == -EWOULDBLOCK; i++) {
-		usleep(LOCK_NAP_US);
-		res = flock(fd, LOCK_EX | LOCK_NB) ? -errno : 0;
-	}
+	int res = kedge_lock(fd, LOCK_MS);
 	if (res) {
 		ssize_t n = read(fd, text, sizeof text - 1);
 		text[n > 0 ? n : 0] = 0;

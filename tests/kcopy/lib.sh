@@ -70,12 +70,13 @@ free_port() {
 
 # random_image FILE MIB: data with a few holes in it, the same for one seed
 random_image() {
-	local file=$1 mib=$2 at=0 run
+	local file=$1 mib=$2 at=0 run nr=0
 	truncate -s "${mib}M" "$file"
 	while [ "$at" -lt "$mib" ]; do
 		run=$((1 + RANDOM % 8))
 		[ $((at + run)) -le "$mib" ] || run=$((mib - at))
-		if [ $((RANDOM % 4)) -ne 0 ]; then
+		nr=$((nr + 1)) # the second run is a hole, whatever the seed says
+		if [ $nr != 2 ] && [ $((RANDOM % 4)) -ne 0 ]; then
 			openssl enc -aes-128-ctr -K "$(printf '%032x' $((SEED + at + 1)))" -iv 0 -in /dev/zero 2>/dev/null |
 				head -c $((run * 1048576)) | dd of="$file" bs=1M seek="$at" conv=notrunc iflag=fullblock status=none || :
 		fi

@@ -24,6 +24,9 @@ int kedge_file_sync_dir_of(const char *path, struct kedge_err *err);
 int kedge_mkdir_p(const char *path, mode_t mode, struct kedge_err *err);
 /* Size of a regular file or block device, and the logical block size (512 for files). */
 int kedge_file_geometry(int fd, uint64_t *ret_size_bytes, uint32_t *ret_lbs_bytes, struct kedge_err *err);
+/* flock(2), exclusive. One that was killed a moment ago may hold it until the kernel has let go of its last operations: so ask for at most
+ * wait_ms. 0, -EWOULDBLOCK, -errno. Blocks. */
+int kedge_lock(int fd, unsigned wait_ms);
 /* write(2) until all is out. 0 or -errno. */
 int kedge_write_full(int fd, const void *buf, size_t nr_bytes);
 /* close(2) that keeps errno, for cleanup ladders; -1 is a no-op. */
