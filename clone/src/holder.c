@@ -77,7 +77,7 @@ static bool is_dead_mount(const char *path)
 
 	/* stat(2) would be answered from the kernel's cache, whoever is dead. Of a connection that is just being torn down, this waits
 	 * for the end. */
-	return statfs(path, &st) < 0 && errno == ENOTCONN;
+	return statfs(path, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 /* A holder that was killed leaves its mount dead and its loop device behind. */

@@ -467,7 +467,8 @@ cluster_end() {
 	signal_all TERM
 	wait_for 10 nothing_left || signal_all KILL
 	wait_for 5 nothing_left || say "processes are left: $(cluster_pids | tr '\n' ' ')"
-	# what a killed process could not take down itself
+	# what a killed process could not take down itself; a device whose file is unmounted can no longer be told from others
+	loop_drop_all "$CLUSTER_DIR/"
 	while read -r path; do
 		[ -z "$path" ] || umount -l "$path" 2>/dev/null || true
 	done < <(findmnt -rno TARGET | grep -F "$CLUSTER_DIR/" | sort -r)

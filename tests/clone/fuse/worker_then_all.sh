@@ -40,8 +40,8 @@ kill_session() { # SIGNAL LEADER
 }
 is_gone() { [ -z "$(session_pids "$1" | grep -v '^$')" ]; }
 drop_devices() {
-	umount -l "$work/disk" 2>/dev/null || true
 	loop_drop_all "$work/"
+	umount -l "$work/disk" 2>/dev/null || true
 }
 trap 'code=$?; kill_session KILL "${work_pid:-0}"; kill_session KILL "${serve_pid:-0}"; drop_devices; (exit $code); clean_up' EXIT
 

@@ -2,11 +2,13 @@
 # Sourced by the tests of kclone: a work directory that is cleaned up, processes that are ended, waiting with a bound.
 # shellcheck shell=bash
 
+. "$(dirname "${BASH_SOURCE[0]}")/../../lib/loop.sh"
+
 work=$(mktemp -d /tmp/kclone-test.XXXXXX)
 pids=()
 
 clean_up() {
-	local code=$? pid
+	local code=$? pid dir
 	trap - EXIT
 	for pid in "${pids[@]}"; do
 		kill "$pid" 2>/dev/null || true
@@ -14,6 +16,8 @@ clean_up() {
 	for pid in "${pids[@]}"; do
 		wait "$pid" 2>/dev/null || true
 	done
+	loop_drop_all "$work/"
+	for dir in $(awk -v t="$work/" 'index($2, t) == 1 {print $2}' /proc/mounts); do umount -l "$dir" || true; done
 	[ "$code" = 0 ] || { [ -f "$work/serve.log" ] && tail -30 "$work/serve.log" >&2; }
 	rm -rf "$work"
 	exit "$code"
