@@ -109,13 +109,8 @@ static int lock_service(struct clone_files *f, const char *meta, const char *see
 	return r < 0 ? busy(err, r, meta) : 0;
 }
 
-int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how, struct clone_files *f, struct kedge_err *err)
+static int find_files(const char *meta, char seen[UCLONE_PATH_MAX + 8], struct kedge_err *err)
 {
-	char seen[UCLONE_PATH_MAX + 8];
-	unsigned flags = how == CLONE_OPEN_READ ? KEDGE_DISK_RDONLY : 0;
-	int r = 0;
-
-	*f = (struct clone_files){.loop = l, .service_fd = -1};
 	if (strlen(meta) >= UCLONE_PATH_MAX)
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_METADATA, "--meta is too long (at most %u bytes)", UCLONE_PATH_MAX - 1);
 	clone_seen_path(meta, seen);
@@ -125,6 +120,27 @@ int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how
 	if (access(seen, F_OK) < 0)
 		return kedge_err_set(err, KEDGE_E_META_MISSING, KEDGE_SIDE_METADATA,
 				     "the generation record %s is missing: the metadata cannot be told from an older copy", seen);
+	return 0;
+}
+
+int clone_files_lock(const char *meta, enum clone_open how, struct clone_files *f, struct kedge_err *err)
+{
+	char seen[UCLONE_PATH_MAX + 8];
+	int r = find_files(meta, seen, err);
+
+	*f = (struct clone_files){.service_fd = -1};
+	return r < 0 ? r : lock_service(f, meta, seen, how, err);
+}
+
+int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how, struct clone_files *f, struct kedge_err *err)
+{
+	char seen[UCLONE_PATH_MAX + 8];
+	unsigned flags = how == CLONE_OPEN_READ ? KEDGE_DISK_RDONLY : 0;
+	int r = find_files(meta, seen, err);
+
+	*f = (struct clone_files){.loop = l, .service_fd = -1};
+	if (r < 0)
+		return r;
 	if (how != CLONE_OPEN_WORKER)
 		r = lock_service(f, meta, seen, how, err);
 	if (r == 0)
@@ -211,6 +227,21 @@ int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct k
 	}
 	kedge_buf_free(buf);
 	return r;
+}
+
+bool clone_is_dm(const char *meta)
+{
+	static const uint64_t slots[] = {UC_SUPER_A_BYTES, UC_SUPER_B_BYTES};
+	uint8_t b[UC_SUPER_BYTES];
+	struct uc_super s;
+	bool is_dm = false;
+	int fd = open(meta, O_RDONLY | O_CLOEXEC);
+
+	for (size_t i = 0; i < KEDGE_ARRAY_LEN(slots) && fd >= 0; i++)
+		if (pread(fd, b, sizeof b, (off_t)slots[i]) == (ssize_t)sizeof b && uc_super_decode(b, &s) == 0 && s.dm_region_bytes)
+			is_dm = true;
+	kedge_close(fd);
+	return is_dm;
 }
 
 int clone_files_open_dest(struct clone_files *f, struct kedge_err *err)

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dm_stack.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
@@ -197,17 +198,106 @@ static int fill_opts(const struct kclone_args *a, struct uclone_create_opts *o, 
 	return r;
 }
 
+enum created { HAS_META = 1, HAS_SEEN = 2, HAS_KERNEL = 4 };
+
+static void take_away(const char *meta, unsigned created)
+{
+	char path[UCLONE_PATH_MAX + 8];
+
+	if (created & HAS_META)
+		unlink(meta);
+	clone_seen_path(meta, path);
+	if (created & HAS_SEEN)
+		unlink(path);
+	dm_record_kernel_path(meta, path);
+	if (created & HAS_KERNEL)
+		unlink(path);
+}
+
+static int create_user(struct kedge_loop *l, const struct kclone_args *a, const struct uclone_create_opts *o, struct kedge_disk *dest,
+		       unsigned *created, struct kedge_err *err)
+{
+	struct kedge_disk *meta = NULL, *seen = NULL;
+	char seen_path[UCLONE_PATH_MAX + 8];
+	struct kclone_wait w = {0};
+	int r = make_file(a->meta, uclone_meta_bytes(o->source.size_bytes), err);
+
+	clone_seen_path(a->meta, seen_path);
+	if (r == 0) {
+		*created |= HAS_META;
+		r = make_file(seen_path, UC_BLOCK, err);
+	}
+	if (r == 0) {
+		*created |= HAS_SEEN;
+		r = kedge_disk_open(l, a->meta, 0, &meta, err);
+	}
+	if (r == 0)
+		r = kedge_disk_open(l, seen_path, 0, &seen, err);
+	if (r == 0) {
+		uclone_create(meta, dest, seen, kedge_loop_defer_queue(l), o, kclone_wait_cb, &w);
+		r = kclone_wait_for(l, &w, err);
+	}
+	kedge_disk_close(seen);
+	kedge_disk_close(meta);
+	return r;
+}
+
+static int create_kernel(const struct kclone_args *a, const struct uclone_create_opts *o, uint64_t dest_size_bytes, unsigned *created,
+			 struct kedge_err *err)
+{
+	struct uc_super s = {.opts = *o, .state = UCLONE_CREATED, .is_clean = true, .dest_size_bytes = dest_size_bytes};
+	char seen[UCLONE_PATH_MAX + 8], kernel[UCLONE_PATH_MAX + 8];
+	int r;
+
+	s.dm_region_bytes = a->region_bytes ? a->region_bytes : DM_REGION_DEFAULT_BYTES;
+	kedge_uuid_create(&s.id);
+	clone_seen_path(a->meta, seen);
+	dm_record_kernel_path(a->meta, kernel);
+	r = dm_clone_check_region(o->source.size_bytes, o->source.lbs_bytes, s.dm_region_bytes, err);
+	if (r == 0)
+		r = make_file(a->meta, DM_RECORD_BYTES, err);
+	if (r == 0) {
+		*created |= HAS_META;
+		r = make_file(seen, UC_BLOCK, err);
+	}
+	if (r == 0) {
+		*created |= HAS_SEEN;
+		r = make_file(kernel, dm_clone_meta_bytes(o->source.size_bytes, s.dm_region_bytes), err);
+	}
+	if (r == 0) {
+		*created |= HAS_KERNEL;
+		r = dm_record_create(a->meta, &s, err);
+	}
+	return r;
+}
+
+/* Which engine: by name, or by what the host can do. */
+static int choose_engine(const struct kclone_args *a, bool *ret_is_dm, struct kedge_err *err)
+{
+	struct kedge_err why = {0};
+	bool is_auto = a->engine && strcmp(a->engine, "auto") == 0;
+
+	*ret_is_dm = false;
+	if (!a->engine || strcmp(a->engine, "user") == 0)
+		return 0;
+	*ret_is_dm = dm_probe(&why) == 0;
+	if (*ret_is_dm || is_auto)
+		return 0;
+	return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_NONE, "--engine dm: %s; see kclone doctor", why.msg);
+}
+
 int cmd_create(const struct kclone_args *a)
 {
 	struct uclone_create_opts o = {0};
 	struct kedge_err err = {0};
 	struct kedge_loop *l = NULL;
-	struct kedge_disk *dest = NULL, *meta = NULL, *seen = NULL;
-	char seen_path[UCLONE_PATH_MAX + 8];
-	bool has_meta = false, has_seen = false;
-	struct kclone_wait w = {0};
+	struct kedge_disk *dest = NULL;
+	unsigned created = 0;
+	bool is_dm;
 	int r = kedge_loop_create(64, &l, &err);
 
+	if (r == 0)
+		r = choose_engine(a, &is_dm, &err);
 	if (r == 0)
 		r = fill_opts(a, &o, &err);
 	/* --size and --serial: prepared before the export exists, nobody is asked */
@@ -221,31 +311,12 @@ int cmd_create(const struct kclone_args *a)
 		r = kedge_err_set(&err, KEDGE_E_DEST_SIZE, KEDGE_SIDE_DESTINATION,
 				  "%s has %" PRIu64 " bytes, the volume %" PRIu64 ": make it larger", a->dest, dest->size_bytes,
 				  o.source.size_bytes);
-	clone_seen_path(a->meta, seen_path);
-	if (r == 0) {
-		r = make_file(a->meta, uclone_meta_bytes(o.source.size_bytes), &err);
-		has_meta = r == 0;
-	}
-	if (r == 0) {
-		r = make_file(seen_path, UC_BLOCK, &err);
-		has_seen = r == 0;
-	}
 	if (r == 0)
-		r = kedge_disk_open(l, a->meta, 0, &meta, &err);
-	if (r == 0)
-		r = kedge_disk_open(l, seen_path, 0, &seen, &err);
-	if (r == 0) {
-		uclone_create(meta, dest, seen, kedge_loop_defer_queue(l), &o, kclone_wait_cb, &w);
-		r = kclone_wait_for(l, &w, &err);
-	}
+		r = is_dm ? create_kernel(a, &o, dest->size_bytes, &created, &err) : create_user(l, a, &o, dest, &created, &err);
 	if (r == 0)
 		r = kedge_file_sync_dir_of(a->meta, &err);
-	if (r < 0 && has_meta)
-		unlink(a->meta);
-	if (r < 0 && has_seen)
-		unlink(seen_path);
-	kedge_disk_close(seen);
-	kedge_disk_close(meta);
+	if (r < 0)
+		take_away(a->meta, created);
 	kedge_disk_close(dest);
 	kedge_loop_destroy(l);
 	return r < 0 ? kclone_fail(&err) : KEDGE_EXIT_OK;

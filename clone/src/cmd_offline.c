@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "dm_stack.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
 #include "kedge/log.h"
@@ -23,8 +24,43 @@ static void report_cb(void *arg, bool is_error, const char *line)
 	printf("%s%s\n", is_error ? "ERROR: " : "", line);
 }
 
+static int check_kernel(const struct kclone_args *a, struct kedge_err *err)
+{
+	struct dm_record rec;
+	struct clone_files f;
+	uint64_t nr = 0;
+	int r = clone_files_lock(a->meta, CLONE_OPEN_READ, &f, err);
+
+	if (r < 0)
+		return r;
+	r = dm_record_open(a->meta, false, &rec, err);
+	if (r == 0) {
+		printf("engine dm, state %s, %s, generation %llu, opened %llu times\n", uclone_state_name(rec.super.state),
+		       rec.super.is_clean ? "closed cleanly" : "not closed cleanly", (unsigned long long)rec.super.generation,
+		       (unsigned long long)rec.super.open_count);
+		if (rec.super.state == UCLONE_CREATED || rec.super.state == UCLONE_LIVE)
+			r = dm_record_guard(&rec, &nr, err);
+		if (r == 0 && rec.super.state == UCLONE_LIVE)
+			printf("%llu of %llu regions of %u bytes are here\n", (unsigned long long)nr,
+			       (unsigned long long)dm_clone_nr_regions(rec.super.opts.source.size_bytes, rec.super.dm_region_bytes),
+			       rec.super.dm_region_bytes);
+		dm_record_close(&rec);
+	}
+	clone_files_close(&f);
+	return r;
+}
+
 int cmd_check(const struct kclone_args *a)
 {
+	if (clone_is_dm(a->meta)) {
+		struct kedge_err kerr = {0};
+		if (check_kernel(a, &kerr) < 0) {
+			kedge_err_prefix(&kerr, "%s", a->meta);
+			return kclone_fail(&kerr);
+		}
+		printf("%s: clean\n", a->meta);
+		return KEDGE_EXIT_OK;
+	}
 	struct kclone_wait w = {0};
 	struct kedge_err err = {0};
 	struct kedge_loop *l;
@@ -72,8 +108,42 @@ static int open_and_abort(struct clone_files *f, struct kedge_err *err)
 	return r;
 }
 
+static int abort_kernel(const struct kclone_args *a, struct kedge_err *err)
+{
+	struct dm_record rec;
+	struct clone_files f;
+	int r = clone_files_lock(a->meta, CLONE_OPEN_CHANGE, &f, err);
+
+	if (r < 0)
+		return r;
+	r = dm_record_open(a->meta, true, &rec, err);
+	if (r < 0) {
+		clone_files_close(&f);
+		return r;
+	}
+	const struct uc_super *s = &rec.super;
+	if (s->state == UCLONE_HYDRATED)
+		r = kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "the clone stands alone: there is nothing to go back to");
+	else if (s->state == UCLONE_LIVE && (s->dm_was_written || !s->is_clean))
+		r = kedge_err_set(err, KEDGE_E_WRITTEN, KEDGE_SIDE_DESTINATION, "the workload has %swritten: an abort would lose it",
+				  s->dm_was_written ? "" : "perhaps ");
+	else if (s->state != UCLONE_ABORTED)
+		r = dm_stack_remove(&s->opts.migration, a->meta, s->opts.dest_path, err);
+	if (r == 0 && s->state != UCLONE_ABORTED) {
+		rec.super.state = UCLONE_ABORTED;
+		r = dm_record_write(&rec, err);
+	}
+	dm_record_close(&rec);
+	clone_files_close(&f);
+	return r;
+}
+
 int cmd_abort(const struct kclone_args *a)
 {
+	if (clone_is_dm(a->meta)) {
+		struct kedge_err kerr = {0};
+		return abort_kernel(a, &kerr) < 0 ? kclone_fail(&kerr) : KEDGE_EXIT_OK;
+	}
 	struct kedge_err err = {0};
 	struct kedge_loop *l;
 	struct clone_files f;

@@ -9,13 +9,13 @@
  * Crash. Nothing durable but META.run; one that is left over names a socket that nobody answers on.
  */
 #include <errno.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "dm_stack.h"
 #include "kclone.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -42,6 +42,28 @@ static int look(const char *meta, struct clone_files *ret_files, struct uc_super
 	return r;
 }
 
+/* Of a kernel clone: the record, and that this kernel can run it. The metadata and devices are looked at by the driver. */
+static int look_kernel(const char *meta, struct clone_files *ret_files, struct uc_super *ret_super, struct kedge_err *err)
+{
+	struct dm_record rec;
+	int r = clone_files_lock(meta, CLONE_OPEN_SERVE, ret_files, err);
+
+	if (r < 0)
+		return r;
+	r = dm_record_open(meta, false, &rec, err);
+	if (r == 0) {
+		*ret_super = rec.super;
+		dm_record_close(&rec);
+		if (rec.super.state == UCLONE_ABORTED)
+			r = kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
+		else if (rec.super.state != UCLONE_HYDRATED)
+			r = dm_probe(err);
+	}
+	if (r < 0)
+		clone_files_close(ret_files);
+	return r;
+}
+
 static void write_run_file(const struct kclone_args *a)
 {
 	char path[UCLONE_PATH_MAX + 8], text[PATH_MAX + UCLONE_PATH_MAX], cwd[PATH_MAX];
@@ -62,16 +84,27 @@ static void write_run_file(const struct kclone_args *a)
 int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 {
 	struct holder_opts o = {.fuse_path = a->fuse, .is_block = a->is_block, .nbd_path = a->nbd, .control_path = a->control};
-	char dir[UCLONE_PATH_MAX], run_path[UCLONE_PATH_MAX + 8];
+	char private_path[UCLONE_PATH_MAX + 8], run_path[UCLONE_PATH_MAX + 8];
 	struct kedge_err err = {0};
 	struct clone_files f;
 	struct uc_super super;
 	int code;
 
-	if (look(a->meta, &f, &super, &err) < 0)
+	bool is_dm = clone_is_dm(a->meta);
+	if ((is_dm ? look_kernel : look)(a->meta, &f, &super, &err) < 0)
 		return kclone_fail(&err);
-	snprintf(dir, sizeof dir, "%s", a->meta);
-	o.run_dir = dirname(dir);
+	if (is_dm) {
+		if (a->nbd || a->fuse) {
+			kedge_error("a kernel clone is a block device and nothing else: leave out %s", a->nbd ? "--nbd" : "--fuse");
+			clone_files_close(&f);
+			return KEDGE_EXIT_USAGE;
+		}
+		o.is_dm = true;
+		o.is_alone = super.state == UCLONE_HYDRATED;
+		o.is_block = !o.is_alone; /* the feed */
+	}
+	snprintf(private_path, sizeof private_path, "%s.disk", a->meta);
+	o.private_path = private_path;
 	o.size_bytes = super.opts.source.size_bytes;
 	o.lbs_bytes = super.opts.source.lbs_bytes;
 	o.worker_argv = worker_argv; /* what workers need of our options goes on to them as it is */

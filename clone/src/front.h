@@ -8,16 +8,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine.h"
 #include "kedge/err.h"
 #include "kedge/loop.h"
-#include "uclone/uclone.h"
 
 struct front;
 
 struct front_ops {
 	const char *name; /* "fuse", "nbd" */
 	/* Begin to serve the volume. */
-	int (*start)(struct front *f, struct uclone *u, struct kedge_err *err);
+	int (*start)(struct front *f, struct engine *e, struct kedge_err *err);
 	/* Take no new request; fn once, later, when all in hand are answered. */
 	void (*stop)(struct front *f, void (*fn)(void *arg), void *arg);
 	void (*destroy)(struct front *f);
@@ -35,7 +35,12 @@ struct front {
  * arguments), hands it the descriptors below, attaches the loop device once the worker serves, and starts the next
  * worker at once when one dies by a signal or abnormal exit (with backoff when they die young). When the worker exits with
  * 0 (asked to stop) or with an exit code that no restart can mend (KEDGE_EXIT_META_* and the like), the holder detaches the
- * loop device, unmounts, removes the sockets, and exits with the same code. SIGTERM and SIGINT are passed on as SIGTERM. */
+ * loop device, unmounts, removes the sockets, and exits with the same code. SIGTERM and SIGINT are passed on as SIGTERM.
+ *
+ * Of a kernel clone (is_dm) the FUSE file and its loop device are the feed, the clone's source, and a second process stands beside the
+ * worker: the driver (cmd_driver.c), which makes and governs the kernel's devices. It may wait for I/O that the worker serves, so it
+ * is never the worker. It is started once the loop device is there and restarted when it dies; what it says and is told goes through
+ * struct dm_share. When the holder stops, the driver ends first, then a helper takes the devices away. */
 
 enum holder_fd {
 	HOLDER_FD_FUSE = 10,    /* /dev/fuse, or closed */
@@ -49,9 +54,11 @@ enum holder_fd {
 struct holder_opts {
 	const char *fuse_path;    /* NULL: none */
 	bool is_block;            /* loop device on top; needs fuse_path (a private one is made when NULL) */
+	bool is_dm;               /* kernel clone: a driver beside the worker */
+	bool is_alone;            /* … that stands alone: no feed */
 	const char *nbd_path;     /* NULL: none */
 	const char *control_path; /* NULL: none */
-	const char *run_dir;      /* for private files */
+	const char *private_path; /* of the FUSE file when fuse_path is NULL */
 	uint64_t size_bytes;
 	uint32_t lbs_bytes;
 	char *const *worker_argv; /* what follows "worker" */
@@ -59,6 +66,26 @@ struct holder_opts {
 
 /* Until the end; returns an exit code. */
 int holder_run(const struct holder_opts *opts);
+
+/* Of a kernel clone: between its driver and its worker. Words are written whole; what belongs together is written before the word that
+ * tells of it. */
+enum dm_phase { DM_PHASE_NONE, DM_PHASE_LIVE, DM_PHASE_ALONE, DM_PHASE_FAILED, DM_PHASE_ABORTED };
+enum dm_order { DM_ORDER_NONE, DM_ORDER_COMMIT, DM_ORDER_FINISH, DM_ORDER_ABORT };
+struct dm_share {
+	/* the driver's */
+	uint32_t phase, gov_phase;
+	uint64_t nr_hydrated, nr_durable, nr_regions, nr_hydrating, nr_writes;
+	uint64_t generation, nr_commits, dose_bps;
+	uint32_t was_written; /* the workload wrote something, now or in an earlier session */
+	uint32_t speed_percent; /* the foreground's, of its own speed without hydration; 0: not known */
+	char top_path[192], failure[320];
+	uint64_t answer_nr; /* the order that the answer is for */
+	int32_t answer_code;
+	char answer_text[320];
+	/* the worker's */
+	uint32_t is_wanted, order; /* hydration; enum dm_order */
+	uint64_t limit_bps, order_nr;
+};
 
 /* The first page of the shared memory: facts that workers read and the holder writes (or the other way round where said). */
 #define HOLDER_SHARE_MAGIC 0x6b656467u
@@ -73,6 +100,7 @@ struct holder_share {
 	char fuse_path[512];
 	int32_t holder_pid;
 	uint32_t mode, uid, gid; /* worker: permissions and owner of the FUSE file; the holder begins with its own and 0600 */
+	struct dm_share dm;
 	uint64_t marks_start_bytes, marks_bytes; /* the engine's marks in this memory (uclone_env.marks) */
 };
 

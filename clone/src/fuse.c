@@ -130,12 +130,12 @@ static void arm(struct fuse_front *f)
 
 /* ---- the interface ---- */
 
-static int fuse_start(struct front *front, struct uclone *u, struct kedge_err *err)
+static int fuse_start(struct front *front, struct engine *e, struct kedge_err *err)
 {
 	struct fuse_front *f = (struct fuse_front *)front;
 	unsigned nr_replayed = 0;
 
-	f->u = u;
+	f->e = e;
 	f->is_replaying = true;
 	for (unsigned i = 0; i < FUSE_SHARE_SLOTS; i++) {
 		struct fuse_in_header *in = fuse_header(&f->work[i]);

@@ -72,7 +72,7 @@ static void io_cb(struct uclone_io *io, int res)
 		memcpy(w->bounce + w->skip_bytes, fuse_data(w), in->size);
 		w->is_merging = false;
 		w->io.op = UCLONE_WRITE;
-		uclone_submit(f->u, &w->io);
+		f->e->ops->submit(f->e, &w->io);
 		return;
 	}
 	if (fuse_header(w)->opcode == FUSE_READ) {
@@ -92,7 +92,7 @@ static void io_cb(struct uclone_io *io, int res)
 static void submit(struct fuse_work *w, enum uclone_op op, uint64_t start, uint64_t n, void *buf)
 {
 	w->io = (struct uclone_io){.op = op, .start_bytes = start, .nr_bytes = n, .buf = buf, .fn = io_cb};
-	uclone_submit(w->f->u, &w->io);
+	w->f->e->ops->submit(w->f->e, &w->io);
 }
 
 /* Through a bounce buffer of the sectors that the range touches. */

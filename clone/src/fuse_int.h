@@ -29,7 +29,7 @@ struct fuse_work {
 struct fuse_front {
 	struct front front;
 	struct kedge_loop *loop;
-	struct uclone *u;
+	struct engine *e;
 	int fd;
 	struct holder_share *share;
 	uint8_t *slots;

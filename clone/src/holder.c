@@ -53,7 +53,11 @@ struct holder {
 	int fds[HOLDER_NR_FDS]; /* in the order of enum holder_fd; -1: none */
 	int ready_fd, sig_fd;
 	struct holder_share *share;
-	pid_t worker, helper;
+	pid_t worker, helper, driver;
+	int driver_ready_fd;
+	uint64_t driver_restart_ns;
+	unsigned driver_backoff_ms;
+	bool is_driver_wanted, is_driver_done; /* its devices are gone, or it never made any */
 	bool is_helper_detach, is_ready_told, is_stopping, is_detached, is_unmounted;
 	uint64_t started_ns, restart_ns;
 	unsigned backoff_ms;
@@ -211,7 +215,7 @@ static void child_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void exec_worker(struct holder *h, int ready_w)
+static void exec_child(struct holder *h, const char *verb, int ready_w)
 {
 	char *argv[64];
 	int n = 0;
@@ -231,16 +235,17 @@ static void exec_worker(struct holder *h, int ready_w)
 	close_range(3, HOLDER_FD_FUSE - 1, CLOSE_RANGE_CLOEXEC);
 	close_range(HOLDER_FD_FUSE + HOLDER_NR_FDS, ~0u, CLOSE_RANGE_CLOEXEC);
 	argv[n++] = (char *)(uintptr_t)"kclone";
-	argv[n++] = (char *)(uintptr_t)"worker";
+	argv[n++] = (char *)(uintptr_t)verb;
 	for (char *const *a = h->o->worker_argv; *a && n < 63; a++)
 		argv[n++] = *a;
 	argv[n] = NULL;
 	execv("/proc/self/exe", argv);
-	kedge_error("cannot start the worker: %s", strerror(errno));
+	kedge_error("cannot start the %s: %s", verb, strerror(errno));
 	_exit(127);
 }
 
-static int start_worker(struct holder *h)
+/* A worker or driver, and the pipe on which it says that it is ready. */
+static int start_child(struct holder *h, const char *verb, pid_t *ret_pid, int *ready_fd)
 {
 	int p[2];
 
@@ -248,15 +253,26 @@ static int start_worker(struct holder *h)
 		return -errno;
 	p[0] = raise_fd(p[0]);
 	p[1] = raise_fd(p[1]);
+	*ret_pid = fork();
+	if (*ret_pid == 0)
+		exec_child(h, verb, p[1]);
+	kedge_close(p[1]);
+	kedge_close(*ready_fd);
+	*ready_fd = p[0];
+	return *ret_pid < 0 ? -errno : 0;
+}
+
+static int start_worker(struct holder *h)
+{
 	h->share->nr_workers++;
 	h->started_ns = kedge_clock_ns();
-	h->worker = fork();
-	if (h->worker == 0)
-		exec_worker(h, p[1]);
-	kedge_close(p[1]);
-	kedge_close(h->ready_fd);
-	h->ready_fd = p[0];
-	return h->worker < 0 ? -errno : 0;
+	return start_child(h, "worker", &h->worker, &h->ready_fd);
+}
+
+static void start_driver(struct holder *h)
+{
+	h->is_driver_wanted = true;
+	start_child(h, "driver", &h->driver, &h->driver_ready_fd);
 }
 
 /* In a process of its own: attach a loop device to the FUSE file and say so in the shared page. */
@@ -318,7 +334,9 @@ static void tell_ready(struct holder *h)
 	printf("kclone: serving");
 	if (h->fds[0] >= 0)
 		printf(" fuse=%s", h->fuse_path);
-	if (h->share->loop_path[0])
+	if (h->o->is_dm)
+		printf(" block=%s", h->share->dm.top_path);
+	else if (h->share->loop_path[0])
 		printf(" block=%s", h->share->loop_path);
 	if (h->o->nbd_path)
 		printf(" nbd=%s", h->o->nbd_path);
@@ -338,6 +356,24 @@ static void worker_ready(struct holder *h)
 	h->backoff_ms = 0;
 	if (h->o->is_block && !h->share->loop_path[0] && !h->is_stopping && h->helper <= 0)
 		start_helper(h, run_attach, false);
+	else if (!h->o->is_dm)
+		tell_ready(h);
+	else if (!h->is_driver_wanted && !h->is_stopping)
+		start_driver(h);
+}
+
+static void driver_ready(struct holder *h)
+{
+	char c;
+	ssize_t n = read(h->driver_ready_fd, &c, 1);
+
+	kedge_close(h->driver_ready_fd);
+	h->driver_ready_fd = -1;
+	if (n != 1)
+		return;
+	h->driver_backoff_ms = 0;
+	if (h->is_stopping)
+		kill(h->driver, SIGTERM);
 	else
 		tell_ready(h);
 }
@@ -358,6 +394,13 @@ static void begin_stop(struct holder *h)
 	if (h->is_stopping)
 		return;
 	h->is_stopping = true;
+	if (h->is_driver_wanted && !h->is_driver_done) { /* the devices above go first, and only it knows them */
+		if (h->driver <= 0)
+			start_driver(h);
+		else
+			kill(h->driver, SIGTERM);
+		return;
+	}
 	if (h->helper <= 0)
 		start_helper(h, run_detach, true);
 }
@@ -385,11 +428,14 @@ static void helper_ended(struct holder *h, int status)
 		}
 		return;
 	}
-	if (h->is_stopping)
+	if (h->is_stopping) {
 		start_helper(h, run_detach, true);
-	else if (is_good)
+	} else if (is_good && h->o->is_dm) {
+		if (!h->is_driver_wanted)
+			start_driver(h);
+	} else if (is_good) {
 		tell_ready(h);
-	else {
+	} else {
 		h->exit_code = KEDGE_EXIT_FAILED;
 		begin_stop(h);
 	}
@@ -431,6 +477,37 @@ static void worker_ended(struct holder *h, int status)
 	h->backoff_ms = (unsigned)kedge_min_u64(h->backoff_ms ? h->backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
 }
 
+static void driver_ended(struct holder *h, int status)
+{
+	bool is_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+
+	h->driver = 0;
+	if (h->is_stopping && is_good) {
+		h->is_driver_done = true;
+		if (h->helper <= 0)
+			start_helper(h, run_detach, true);
+		return;
+	}
+	if (WIFEXITED(status) && !is_good && (!h->is_ready_told || is_final(WEXITSTATUS(status)))) {
+		/* it could not begin, and said why */
+		h->exit_code = WEXITSTATUS(status);
+		h->is_driver_done = true;
+		h->is_stopping = false;
+		begin_stop(h);
+		return;
+	}
+	if (WIFSIGNALED(status))
+		kedge_warn("the driver was ended by signal %d: starting the next", WTERMSIG(status));
+	h->is_stopping = false; /* refused: the workload has its device open; ask again later */
+	h->driver_restart_ns = kedge_clock_ns() + h->driver_backoff_ms * 1000000ull;
+	h->driver_backoff_ms = (unsigned)kedge_min_u64(h->driver_backoff_ms ? h->driver_backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
+}
+
+static bool is_driver_due(const struct holder *h)
+{
+	return h->is_driver_wanted && !h->is_driver_done && h->driver <= 0 && !h->is_stopping && !h->is_unmounted;
+}
+
 static void reap(struct holder *h)
 {
 	int status;
@@ -441,6 +518,8 @@ static void reap(struct holder *h)
 			worker_ended(h, status);
 		else if (pid == h->helper)
 			helper_ended(h, status);
+		else if (pid == h->driver)
+			driver_ended(h, status);
 		pid = waitpid(-1, &status, WNOHANG);
 	}
 }
@@ -461,6 +540,8 @@ static int wait_ms(const struct holder *h)
 {
 	uint64_t now = kedge_clock_ns();
 
+	if (!h->is_over && is_driver_due(h))
+		return now >= h->driver_restart_ns ? 0 : (int)((h->driver_restart_ns - now) / 1000000 + 1);
 	if (h->worker > 0 || h->is_over)
 		return h->share->loop_path[0] && !h->is_over ? LOOK_MS : -1;
 	return now >= h->restart_ns ? 0 : (int)((h->restart_ns - now) / 1000000 + 1);
@@ -469,14 +550,19 @@ static int wait_ms(const struct holder *h)
 static void serve(struct holder *h)
 {
 	while (!h->is_over) {
-		struct pollfd p[2] = {{.fd = h->sig_fd, .events = POLLIN}, {.fd = h->ready_fd, .events = POLLIN}};
+		struct pollfd p[3] = {{.fd = h->sig_fd, .events = POLLIN}, {.fd = h->ready_fd, .events = POLLIN},
+				      {.fd = h->driver_ready_fd, .events = POLLIN}};
 
-		if (poll(p, 2, wait_ms(h)) < 0 && errno != EINTR)
+		if (poll(p, 3, wait_ms(h)) < 0 && errno != EINTR)
 			break;
 		if (p[0].revents)
 			take_signals(h);
 		if (h->ready_fd >= 0 && p[1].revents)
 			worker_ready(h);
+		if (h->driver_ready_fd >= 0 && p[2].revents)
+			driver_ready(h);
+		if (!h->is_over && is_driver_due(h) && kedge_clock_ns() >= h->driver_restart_ns)
+			start_driver(h);
 		if (!h->is_over && h->worker <= 0 && kedge_clock_ns() >= h->restart_ns)
 			start_worker(h);
 		if (!h->is_over)
@@ -513,7 +599,8 @@ static int find_fuse_path(struct holder *h, struct kedge_err *err)
 	if (h->o->fuse_path) {
 		snprintf(h->fuse_path, sizeof h->fuse_path, "%s", h->o->fuse_path);
 	} else {
-		snprintf(h->fuse_path, sizeof h->fuse_path, "%s/kclone-%d.disk", h->o->run_dir, (int)getpid());
+		/* the same for every holder of this clone, so that the next one finds what a killed one left */
+		snprintf(h->fuse_path, sizeof h->fuse_path, "%s", h->o->private_path);
 		h->is_private_file = true;
 	}
 	real = realpath(h->fuse_path, NULL); /* finds a dead mount, while open does not */
@@ -580,7 +667,7 @@ static void protect(void)
 
 int holder_run(const struct holder_opts *opts)
 {
-	struct holder h = {.o = opts, .fds = {-1, -1, -1, -1, -1}, .ready_fd = -1, .sig_fd = -1};
+	struct holder h = {.o = opts, .fds = {-1, -1, -1, -1, -1}, .ready_fd = -1, .sig_fd = -1, .driver_ready_fd = -1};
 	struct kedge_err err = {0};
 
 	protect();

@@ -19,6 +19,8 @@ struct kclone_args {
 	const char *source, *dest, *meta, *chap_file, *initiator, *serial, *migration;
 	const char *fuse, *nbd, *control;
 	const char *url; /* attach */
+	const char *engine;
+	uint32_t region_bytes;
 	uint64_t size_bytes, rate_bps;
 	uint32_t lbs_bytes;
 	unsigned nr_sessions, timeout_ms;
@@ -31,6 +33,10 @@ int cmd_create(const struct kclone_args *a);
 /* worker_argv: the options as given, ends with NULL */
 int cmd_serve(const struct kclone_args *a, char *const *worker_argv);
 int cmd_worker(const struct kclone_args *a);
+/* The process beside the worker of a kernel clone. */
+int cmd_driver(const struct kclone_args *a);
+/* What engine this host gets, and why. */
+int cmd_doctor(const struct kclone_args *a);
 int cmd_status(const struct kclone_args *a);
 int cmd_check(const struct kclone_args *a);
 /* abort without a running process */
@@ -55,11 +61,16 @@ void clone_run_path(const char *meta, char out[UCLONE_PATH_MAX + 8]);
  * _BUSY. The locks live as long as the files are open. */
 int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how, struct clone_files *ret_files,
 		     struct kedge_err *err);
+/* The service lock alone, in f->service_fd; nothing else is opened. KEDGE_E_META_MISSING, _BUSY. */
+int clone_files_lock(const char *meta, enum clone_open how, struct clone_files *ret_files, struct kedge_err *err);
 /* Read the destination's path from the superblock and open it. */
 int clone_files_open_dest(struct clone_files *f, struct kedge_err *err);
 /* Let go of the disks, keep the service lock. */
 void clone_files_close_disks(struct clone_files *f);
 void clone_files_close(struct clone_files *f);
+
+/* Is it a clone of the kernel engine? Reads only; false also when it cannot be read. */
+bool clone_is_dm(const char *meta);
 
 struct uc_super;
 /* The valid superblock with the highest generation. */

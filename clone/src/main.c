@@ -21,7 +21,7 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -50,6 +50,8 @@ static const struct opt_row opt_rows[] = {
 	{OPT_IO_TIMEOUT, "io-timeout", "MS", "a read waits so long for an absent source (0: for ever; default 30000)"},
 	{OPT_URL, "url", "URL", "where the source is now"},
 	{OPT_TIMEOUT, "timeout", "MS", "deadline of the command"},
+	{OPT_ENGINE, "engine", "NAME", "user (default), dm (the kernel's dm-clone), or auto: dm where the kernel has it"},
+	{OPT_REGION, "region", "BYTES", "engine dm: unit that the kernel copies, a power of two (default 64K)"},
 	{OPT_JSON, "json", NULL, "for programs"},
 };
 
@@ -62,7 +64,8 @@ struct verb {
 
 static const struct verb verbs[] = {
 	{"create", "make the metadata of a new clone",
-	 B(SOURCE) | B(DEST) | B(META) | B(SIZE) | B(SERIAL) | B(LBS) | B(CHAP_FILE) | B(INITIATOR) | B(MIGRATION) | B(TIMEOUT),
+	 B(SOURCE) | B(DEST) | B(META) | B(SIZE) | B(SERIAL) | B(LBS) | B(CHAP_FILE) | B(INITIATOR) | B(MIGRATION) |
+		 B(ENGINE) | B(REGION) | B(TIMEOUT),
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
 	 B(META) | B(FUSE) | B(BLOCK) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT),
@@ -78,6 +81,7 @@ static const struct verb verbs[] = {
 	{"finish", "record that the clone stands alone, close the source", B(CONTROL) | B(META) | B(TIMEOUT), 0},
 	{"abort", "give up a clone that nothing was written to", B(CONTROL) | B(META), 0},
 	{"commit", "make everything durable now", B(CONTROL) | B(META), 0},
+	{"doctor", "say which engine this host gets, and why", B(JSON), 0},
 	{"stop", "end a serving kclone whose device nobody has open", B(CONTROL) | B(META), 0},
 };
 
@@ -137,6 +141,15 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 	case OPT_BLOCK: a->is_block = true; break;
 	case OPT_NO_ATTACH: a->is_no_attach = true; break;
 	case OPT_NO_HYDRATE: a->is_no_hydrate = true; break;
+	case OPT_ENGINE:
+		if (strcmp(arg, "user") != 0 && strcmp(arg, "dm") != 0 && strcmp(arg, "auto") != 0)
+			r = -EINVAL;
+		a->engine = arg;
+		break;
+	case OPT_REGION:
+		r = take_number(arg, 1u << 30, &v);
+		a->region_bytes = (uint32_t)v;
+		break;
 	case OPT_JSON: a->is_json = true; break;
 	case OPT_SIZE: r = take_number(arg, 16ull << 40, &a->size_bytes); break;
 	case OPT_RATE: r = take_number(arg, INT64_MAX, &a->rate_bps); break;
@@ -167,10 +180,15 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 	return r;
 }
 
-static int run(const struct verb *v, const struct kclone_args *a, char **argv, bool is_worker)
+static int run(const struct verb *v, const struct kclone_args *a, char **argv)
 {
-	if (is_worker)
+	/* the processes of serve take its options */
+	if (strcmp(argv[1], "worker") == 0)
 		return cmd_worker(a);
+	if (strcmp(argv[1], "driver") == 0)
+		return cmd_driver(a);
+	if (strcmp(v->name, "doctor") == 0)
+		return cmd_doctor(a);
 	if (strcmp(v->name, "create") == 0)
 		return cmd_create(a);
 	if (strcmp(v->name, "serve") == 0)
@@ -191,7 +209,7 @@ int main(int argc, char **argv)
 	struct option longs[KEDGE_ARRAY_LEN(opt_rows) + 2] = {{0}};
 	struct kclone_args a = {0};
 	const struct verb *v = NULL;
-	bool is_worker = argc > 1 && strcmp(argv[1], "worker") == 0;
+	bool is_inner = argc > 1 && (strcmp(argv[1], "worker") == 0 || strcmp(argv[1], "driver") == 0);
 	uint64_t seen = 0;
 	unsigned n = 0;
 	int c;
@@ -206,7 +224,7 @@ int main(int argc, char **argv)
 		return argc < 2 ? KEDGE_EXIT_USAGE : 0;
 	}
 	for (size_t i = 0; i < KEDGE_ARRAY_LEN(verbs); i++)
-		if (strcmp(argv[1], is_worker ? "worker" : verbs[i].name) == 0 && (!is_worker || strcmp(verbs[i].name, "serve") == 0))
+		if (strcmp(is_inner ? "serve" : argv[1], verbs[i].name) == 0)
 			v = &verbs[i];
 	if (!v)
 		return usage("unknown verb", argv[1], NULL);
@@ -232,5 +250,5 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < KEDGE_ARRAY_LEN(opt_rows); i++)
 		if ((v->needed & ~seen) >> (opt_rows[i].opt - OPT_SOURCE) & 1)
 			return usage("missing option", opt_rows[i].name, argv[1]);
-	return run(v, &a, argv, is_worker);
+	return run(v, &a, argv);
 }

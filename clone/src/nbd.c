@@ -107,11 +107,11 @@ static void stop_deadline_cb(struct kedge_timer *t)
 
 /* ---- the interface ---- */
 
-static int nbd_start(struct front *front, struct uclone *u, struct kedge_err *err)
+static int nbd_start(struct front *front, struct engine *e, struct kedge_err *err)
 {
 	struct nbd_front *f = (struct nbd_front *)front;
 
-	f->env = (struct nbd_conn_env){.loop = f->loop, .u = u, .ended_fn = ended_cb, .arg = f};
+	f->env = (struct nbd_conn_env){.loop = f->loop, .e = e, .ended_fn = ended_cb, .arg = f};
 	arm(f);
 	return 0;
 }

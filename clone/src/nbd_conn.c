@@ -261,7 +261,7 @@ static void submit(struct nbd_req *q, enum uclone_op op, uint64_t start, uint64_
 {
 	q->io = (struct uclone_io){.op = op, .is_fua = is_fua, .start_bytes = start, .nr_bytes = n, .buf = q->buf, .fn = io_cb};
 	q->c->nr_inflight++;
-	uclone_submit(q->c->env.u, &q->io);
+	q->c->env.e->ops->submit(q->c->env.e, &q->io);
 }
 
 /* One step of zeroing or trimming. FUA with the last: its commit covers all that completed before. */
@@ -320,7 +320,7 @@ static uint32_t put_status(struct nbd_req *q, uint32_t at, unsigned context, boo
 		uint64_t nr = left;
 		/* All of a volume counts as allocated: what a hole at the source is, only the source knows. */
 		if (context == NBD_CONTEXT_HYDRATED)
-			flags = hydrated_flags(uclone_map(q->c->env.u, start, left, &nr));
+			flags = hydrated_flags(q->c->env.e->ops->map(q->c->env.e, start, left, &nr));
 		if (n && flags == before) {
 			kedge_put_be32(out - 8, kedge_get_be32(out - 8) + (uint32_t)nr);
 		} else if (n == max) {
@@ -409,7 +409,7 @@ static bool take_request(struct nbd_conn *c)
 		finish(c);
 		return false;
 	}
-	uint32_t error = nbd_request_check(&r, uclone_size_bytes(c->env.u), has_context);
+	uint32_t error = nbd_request_check(&r, engine_size_bytes(c->env.e), has_context);
 	need = buffer_bytes(&r, error);
 	if (c->nr_reqs >= NBD_CONN_REQUESTS_MAX || (c->nr_reqs && c->charged_bytes + need > NBD_CONN_BYTES_MAX))
 		return false; /* goes on when a reply has been sent */
@@ -566,7 +566,7 @@ struct nbd_conn *nbd_conn_create(const struct nbd_conn_env *env, int fd)
 	c->out_op.fn = out_cb;
 	c->deadline.fn = deadline_cb;
 	kedge_timer_start(env->loop, &c->deadline, NBD_NEGOTIATION_MS);
-	nbd_nego_begin(&c->nego, uclone_size_bytes(env->u), &c->out);
+	nbd_nego_begin(&c->nego, engine_size_bytes(env->e), &c->out);
 	send_some(c);
 	pump(c);
 	return c;

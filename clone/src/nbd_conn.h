@@ -6,8 +6,8 @@
 
 #include <stdbool.h>
 
+#include "engine.h"
 #include "kedge/loop.h"
-#include "uclone/uclone.h"
 
 struct nbd_conn;
 
@@ -19,7 +19,7 @@ struct nbd_conn;
 
 struct nbd_conn_env {
 	struct kedge_loop *loop;
-	struct uclone *u;
+	struct engine *e;
 	/* The connection is over; its memory goes right after this. Runs once, later. */
 	void (*ended_fn)(void *arg, struct nbd_conn *c);
 	void *arg;

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dm_record.h"
 #include "kclone.h"
+#include "kedge/bytes.h"
 #include "kedge/ctl.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -52,6 +54,7 @@ void status_print(const json_t *s)
 	char a[32], b[32], c[32];
 
 	printf("state      %s%s\n", text(s, "state"), number(s, "had_unclean_stop") ? " (stopped uncleanly once)" : "");
+	printf("engine     %s\n", text(s, "engine"));
 	printf("volume     %s epoch %" PRIu64 "\n", text(s, "volume"), number(s, "epoch"));
 	printf("durable    %s of %s (%.1f %%), written by the workload %s\n", kedge_size_format(durable, a, sizeof a),
 	       kedge_size_format(size, b, sizeof b), size ? 100.0 * (double)durable / (double)size : 100.0,
@@ -63,6 +66,11 @@ void status_print(const json_t *s)
 		printf("source     %s, %s %s\n", text(src, "state"), text(src, "url"), text(src, "error"));
 	if (hyd)
 		printf("hydration  %s, %s/s\n", text(hyd, "state"), kedge_size_format(number(hyd, "rate_bps"), a, sizeof a));
+	const json_t *kernel = json_object_get(s, "kernel");
+	if (kernel)
+		printf("kernel     %" PRIu64 " of %" PRIu64 " regions, %" PRIu64 " under way, governor %s, foreground at %" PRIu64 " %%\n",
+		       number(kernel, "hydrated"), number(kernel, "regions"), number(kernel, "hydrating"), text(kernel, "governor"),
+		       number(kernel, "foreground_percent"));
 	if (ver)
 		printf("verify     %s, %s compared\n", text(ver, "state"), kedge_size_format(number(ver, "verified_bytes"), a, sizeof a));
 	if (dev)
@@ -72,10 +80,30 @@ void status_print(const json_t *s)
 }
 
 /* Nobody serves it: what the metadata says. */
-static int status_offline(const char *meta, json_t **ret_status, struct kedge_err *err)
+
+static int scan_kernel(const char *meta, struct uclone_create_opts *ret_opts, struct uclone_status *ret_status, struct kedge_err *err)
 {
-	struct uclone_create_opts o;
-	struct uclone_status s;
+	struct dm_record rec;
+	uint64_t nr = 0;
+	int r = dm_record_open(meta, false, &rec, err);
+
+	if (r < 0)
+		return r;
+	*ret_status = (struct uclone_status){.state = rec.super.state, .size_bytes = rec.super.opts.source.size_bytes,
+					     .generation = rec.super.generation};
+	if (rec.super.state == UCLONE_LIVE)
+		r = dm_record_count(&rec, &nr, err);
+	ret_status->here_bytes = rec.super.state == UCLONE_HYDRATED
+					 ? ret_status->size_bytes
+					 : kedge_min_u64(nr * rec.super.dm_region_bytes, ret_status->size_bytes);
+	ret_status->durable_bytes = ret_status->here_bytes;
+	*ret_opts = rec.super.opts;
+	dm_record_close(&rec);
+	return r;
+}
+
+static int scan_user(const char *meta, struct uclone_create_opts *ret_opts, struct uclone_status *ret_status, struct kedge_err *err)
+{
 	struct kedge_loop *l;
 	struct clone_files f;
 	int r = kedge_loop_create(64, &l, err);
@@ -84,10 +112,20 @@ static int status_offline(const char *meta, json_t **ret_status, struct kedge_er
 		return r;
 	r = clone_files_open(l, meta, CLONE_OPEN_READ, &f, err);
 	if (r == 0) {
-		r = meta_scan(&f, &o, &s, err);
+		r = meta_scan(&f, ret_opts, ret_status, err);
 		clone_files_close(&f);
 	}
 	kedge_loop_destroy(l);
+	return r;
+}
+
+static int status_offline(const char *meta, json_t **ret_status, struct kedge_err *err)
+{
+	struct uclone_create_opts o;
+	struct uclone_status s;
+	bool is_dm = clone_is_dm(meta);
+	int r = (is_dm ? scan_kernel : scan_user)(meta, &o, &s, err);
+
 	if (r < 0)
 		return r;
 	*ret_status = status_json(&o, &s);
@@ -96,6 +134,7 @@ static int status_offline(const char *meta, json_t **ret_status, struct kedge_er
 				      s.state == UCLONE_HYDRATED ? "closed" : "stopped", "since_ms", 0, "sessions", 0, "reconnects", 0,
 				      "read_bytes", 0, "error", ""));
 	json_object_set_new(*ret_status, "workers", json_integer(0));
+	json_object_set_new(*ret_status, "engine", json_string(is_dm ? "dm" : "user"));
 	return 0;
 }
 

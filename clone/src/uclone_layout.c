@@ -13,13 +13,14 @@ static const char super_magic[8] = "KEDGEUC1";
 static const char seen_magic[8] = "KEDGESN1";
 #define VERSION 1u
 
-enum flag { FLAG_CLEAN = 1, FLAG_HAD_UNCLEAN = 2, FLAG_STARTED = 4 };
+enum incompat { INCOMPAT_DM = 1 };
+enum flag { FLAG_CLEAN = 1, FLAG_HAD_UNCLEAN = 2, FLAG_STARTED = 4, FLAG_DM_WRITTEN = 8 };
 
 /* Offsets in the superblock; formats.md has the table. */
 enum {
 	O_MAGIC = 0, O_CRC = 8, O_VERSION = 12, O_COMPAT = 16, O_INCOMPAT = 20, O_GENERATION = 24, O_ID = 32,
 	O_MIGRATION = 48, O_VOLUME = 64, O_EPOCH = 80, O_SIZE = 88, O_LBS = 96, O_BLOCK = 100, O_NR_BLOCKS = 104,
-	O_DEST_SIZE = 112, O_OPEN_COUNT = 120, O_STATE = 128, O_FLAGS = 132, O_IQN = 256, O_URL = 512,
+	O_DEST_SIZE = 112, O_OPEN_COUNT = 120, O_STATE = 128, O_FLAGS = 132, O_REGION = 136, O_NR_SEEN = 144, O_IQN = 256, O_URL = 512,
 	O_CHAP = 1024, O_DEST = 1536,
 };
 
@@ -28,6 +29,7 @@ void uc_super_encode(const struct uc_super *s, uint8_t out[UC_SUPER_BYTES])
 	memset(out, 0, UC_SUPER_BYTES);
 	memcpy(out + O_MAGIC, super_magic, 8);
 	kedge_put_le32(out + O_VERSION, VERSION);
+	kedge_put_le32(out + O_INCOMPAT, s->dm_region_bytes ? INCOMPAT_DM : 0);
 	kedge_put_le64(out + O_GENERATION, s->generation);
 	memcpy(out + O_ID, s->id.b, 16);
 	memcpy(out + O_MIGRATION, s->opts.migration.b, 16);
@@ -41,7 +43,9 @@ void uc_super_encode(const struct uc_super *s, uint8_t out[UC_SUPER_BYTES])
 	kedge_put_le64(out + O_OPEN_COUNT, s->open_count);
 	kedge_put_le32(out + O_STATE, (uint32_t)s->state);
 	kedge_put_le32(out + O_FLAGS, (s->is_clean ? FLAG_CLEAN : 0) | (s->had_unclean ? FLAG_HAD_UNCLEAN : 0) |
-					      (s->has_started ? FLAG_STARTED : 0));
+					      (s->has_started ? FLAG_STARTED : 0) | (s->dm_was_written ? FLAG_DM_WRITTEN : 0));
+	kedge_put_le32(out + O_REGION, s->dm_region_bytes);
+	kedge_put_le64(out + O_NR_SEEN, s->dm_nr_seen);
 	memcpy(out + O_IQN, s->opts.initiator_iqn, UCLONE_IQN_MAX);
 	memcpy(out + O_URL, s->opts.source_url, UCLONE_URL_MAX);
 	memcpy(out + O_CHAP, s->opts.chap_file, UCLONE_PATH_MAX);
@@ -64,6 +68,8 @@ static int check_geometry(const uint8_t *in, const struct uc_super *s)
 	if (id->size_bytes == 0 || id->size_bytes % 512 || id->size_bytes > UINT64_MAX / 2 ||
 	    kedge_get_le64(in + O_NR_BLOCKS) != uc_nr_blocks(id->size_bytes) || s->dest_size_bytes < id->size_bytes)
 		return KEDGE_E_META_CORRUPT;
+	if (s->dm_region_bytes && ((s->dm_region_bytes & (s->dm_region_bytes - 1)) || s->dm_region_bytes < 4096 || s->dm_region_bytes > 1u << 30))
+		return KEDGE_E_META_CORRUPT;
 	return 0;
 }
 
@@ -79,7 +85,7 @@ int uc_super_decode(const uint8_t in[UC_SUPER_BYTES], struct uc_super *ret_super
 	    kedge_get_le32(in + O_CRC) != kedge_crc32c(0, in + O_VERSION, UC_SUPER_BYTES - O_VERSION))
 		return KEDGE_E_META_CORRUPT;
 	/* compat flags that are not known do no harm; any incompat flag does */
-	if (kedge_get_le32(in + O_VERSION) != VERSION || kedge_get_le32(in + O_INCOMPAT) != 0)
+	if (kedge_get_le32(in + O_VERSION) != VERSION || (kedge_get_le32(in + O_INCOMPAT) & ~(uint32_t)INCOMPAT_DM) != 0)
 		return KEDGE_E_META_VERSION;
 	s.generation = kedge_get_le64(in + O_GENERATION);
 	memcpy(s.id.b, in + O_ID, 16);
@@ -92,12 +98,17 @@ int uc_super_decode(const uint8_t in[UC_SUPER_BYTES], struct uc_super *ret_super
 	s.open_count = kedge_get_le64(in + O_OPEN_COUNT);
 	state = kedge_get_le32(in + O_STATE);
 	flags = kedge_get_le32(in + O_FLAGS);
-	if (state > UCLONE_ABORTED || flags > 7)
+	if (state > UCLONE_ABORTED || flags > 15)
 		return KEDGE_E_META_VERSION;
 	s.state = (enum uclone_state)state;
 	s.is_clean = flags & FLAG_CLEAN;
 	s.had_unclean = flags & FLAG_HAD_UNCLEAN;
 	s.has_started = flags & FLAG_STARTED;
+	s.dm_was_written = flags & FLAG_DM_WRITTEN;
+	s.dm_region_bytes = kedge_get_le32(in + O_REGION);
+	s.dm_nr_seen = kedge_get_le64(in + O_NR_SEEN);
+	if ((s.dm_region_bytes != 0) != (kedge_get_le32(in + O_INCOMPAT) == INCOMPAT_DM))
+		return KEDGE_E_META_CORRUPT;
 	r = take_text(s.opts.initiator_iqn, UCLONE_IQN_MAX, in + O_IQN);
 	if (r == 0)
 		r = take_text(s.opts.source_url, UCLONE_URL_MAX, in + O_URL);

@@ -31,6 +31,10 @@ struct uc_super {
 	bool had_unclean;  /* some blocks count as written because of an unclean stop */
 	bool has_started;  /* was LIVE at least once */
 	uint64_t dest_size_bytes;
+	/* engine=dm; 0: the user engine. Such a superblock carries an incompat flag. */
+	uint32_t dm_region_bytes;
+	bool dm_was_written;     /* the workload wrote, or may have */
+	uint64_t dm_nr_seen; /* so many regions were hydrated and committed at the last look: fewer means an older copy */
 };
 
 static inline uint64_t uc_nr_blocks(uint64_t size_bytes)

@@ -130,6 +130,8 @@ static int choose_super(struct opening *o)
 				     "one superblock has a version or flag not known here");
 	u->super_slot = ra < 0 || (rb == 0 && b.generation > a.generation);
 	u->super = u->super_slot ? b : a;
+	if (u->super.dm_region_bytes)
+		return kedge_err_set(&o->err, KEDGE_E_META_VERSION, KEDGE_SIDE_METADATA, "this clone belongs to the kernel engine");
 	if (ra < 0 || rb < 0)
 		report(o, false, "superblock %s: %s (the other one counts)", ra < 0 ? "A" : "B", kedge_err_text(ra < 0 ? ra : rb));
 	return 0;

@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "dm_record.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -52,7 +53,8 @@ static void tick_cb(struct kedge_timer *t)
 {
 	struct worker *w = kedge_container_of(t, struct worker, tick);
 
-	uclone_tick(w->u);
+	w->e->ops->tick(w->e);
+	worker_steer(w);
 	kedge_timer_start(w->loop, t, TICK_MS);
 }
 
@@ -90,7 +92,7 @@ static int start_fronts(struct worker *w, struct kedge_err *err)
 		return r;
 	}
 	for (unsigned i = 0; i < w->nr_fronts && r == 0; i++)
-		r = w->fronts[i]->ops->start(w->fronts[i], w->u, err);
+		r = w->fronts[i]->ops->start(w->fronts[i], w->e, err);
 	if (r == 0 && has_fd(w, HOLDER_FD_CONTROL))
 		r = control_start(w, HOLDER_FD_CONTROL, &w->control, err);
 	return r;
@@ -114,7 +116,7 @@ static void opened_cb(void *arg, struct uclone *u, int res, const struct kedge_e
 		o->err = *err;
 }
 
-static int open_volume(struct worker *w, struct kedge_err *err)
+static int open_user(struct worker *w, struct kedge_err *err)
 {
 	struct uclone_env env = {.now_ns = now_cb, .event_fn = worker_event, .defer = kedge_loop_defer_queue(w->loop)};
 	struct opened o = {0};
@@ -139,8 +141,29 @@ static int open_volume(struct worker *w, struct kedge_err *err)
 		r = kedge_loop_run_once(w->loop, 1000);
 	if (o.res < 0)
 		*err = o.err;
-	w->u = o.u;
-	return r < 0 ? r : o.res;
+	if (r < 0 || o.res < 0)
+		return r < 0 ? r : o.res;
+	if (w->args->has_io_timeout)
+		uclone_set_io_timeout(o.u, w->args->io_timeout_ms);
+	w->e = engine_user_create(o.u);
+	return 0;
+}
+
+/* The record is the driver's to change; we read who the source is, and the destination for the comparison. */
+static int open_kernel(struct worker *w, struct kedge_err *err)
+{
+	struct dm_record rec;
+	int r = dm_record_open(w->args->meta, false, &rec, err);
+
+	if (r < 0)
+		return r;
+	dm_record_close(&rec);
+	if (!w->share)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "a kernel clone is served by kclone serve");
+	r = kedge_disk_open(w->loop, rec.super.opts.dest_path, KEDGE_DISK_RDONLY, &w->files.dest, err);
+	if (r == 0)
+		w->e = engine_dm_create(w->loop, &rec.super, w->files.dest, w->share, worker_event, w);
+	return r;
 }
 
 static int start_signals(struct worker *w)
@@ -171,13 +194,11 @@ static int start(struct worker *w, struct kedge_err *err)
 		void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, HOLDER_FD_SHARE, 0);
 		w->share = p == MAP_FAILED ? NULL : p;
 	}
-	r = open_volume(w, err);
+	r = clone_is_dm(a->meta) ? open_kernel(w, err) : open_user(w, err);
 	if (r < 0)
 		return r;
-	if (a->has_io_timeout)
-		uclone_set_io_timeout(w->u, a->io_timeout_ms);
-	strcpy(w->url, uclone_stored(w->u)->source_url);
-	strcpy(w->chap_file, uclone_stored(w->u)->chap_file);
+	strcpy(w->url, w->e->stored->source_url);
+	strcpy(w->chap_file, w->e->stored->chap_file);
 	w->tick.fn = tick_cb;
 	w->retry.fn = worker_retry_cb;
 	w->attach_timer.fn = worker_attach_timeout_cb;
@@ -196,7 +217,7 @@ static int start(struct worker *w, struct kedge_err *err)
 	}
 
 	struct uclone_status s;
-	uclone_status(w->u, &s);
+	w->e->ops->status(w->e, &s);
 	w->is_hydrated = s.here_bytes == s.size_bytes;
 	bool is_recalled = worker_recall_source(w);
 	if (s.state == UCLONE_LIVE && (is_recalled || !a->is_no_attach)) {
@@ -230,7 +251,7 @@ int cmd_worker(const struct kclone_args *a)
 
 	if (r < 0) {
 		kedge_error("%s", err.msg);
-		if (!w.u) { /* nothing is under way */
+		if (!w.e) { /* nothing is under way */
 			clone_files_close(&w.files);
 			kedge_loop_destroy(w.loop);
 		}

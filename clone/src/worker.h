@@ -20,7 +20,7 @@ struct worker {
 	struct kedge_loop *loop;
 	const struct kclone_args *args;
 	struct clone_files files;
-	struct uclone *u;
+	struct engine *e;
 	struct holder_share *share;
 	struct front *fronts[2];
 	unsigned nr_fronts, nr_fronts_stopping;
@@ -45,6 +45,9 @@ struct worker {
 	uint64_t copied_bytes, zero_bytes, verified_bytes, mismatch_bytes;
 	bool is_hydrating, is_hydrated, is_hydrate_wanted, is_paused;
 	uint64_t rate_bps;
+	/* of an engine that hydrates itself: moving average, and where it was at the last tick */
+	double kernel_rate_bps;
+	uint64_t kernel_here_bytes, kernel_tick_ns;
 	struct kedge_timer retry;
 	enum verify_state verify;
 	struct kedge_err verify_err;
@@ -70,6 +73,8 @@ void worker_answer_attach(struct worker *w, const struct kedge_err *err);
 /* worker_hydrate.c */
 /* Begin or go on, when there is a reason and nothing stands against it. */
 void worker_hydrate(struct worker *w);
+/* An engine that hydrates itself: say whether and how fast, see how far it is. Each tick; nothing to do for others. */
+void worker_steer(struct worker *w);
 void worker_retry_cb(struct kedge_timer *t);
 /* The hydrator goes, its figures stay. */
 void worker_retire_hydrator(struct worker *w);

@@ -66,14 +66,14 @@ void worker_command(struct worker *w, const char *cmd, json_t *args, struct cont
 		return;
 	}
 	if (strcmp(cmd, "commit") == 0) {
-		uclone_commit(w->u, simple_cb, call);
+		w->e->ops->commit(w->e, simple_cb, call);
 		return;
 	}
 	if (strcmp(cmd, "abort") == 0) {
 		struct deferred *d = malloc(sizeof *d);
 		kedge_assert(d != NULL);
 		*d = (struct deferred){w, call};
-		uclone_abort(w->u, aborted_cb, d);
+		w->e->ops->abort(w->e, aborted_cb, d);
 		return;
 	}
 	if (strcmp(cmd, "verify") == 0) {

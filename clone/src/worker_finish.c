@@ -57,7 +57,7 @@ static void finished_cb(void *arg, int res, const struct kedge_err *err)
 	}
 	/* HYDRATED is durable: only now the source may go */
 	worker_retire_hydrator(w);
-	uclone_set_source(w->u, NULL, NULL);
+	w->e->ops->set_source(w->e, NULL);
 	if (!w->source) {
 		finish_done(w, NULL);
 		return;
@@ -71,7 +71,7 @@ void worker_finish(struct worker *w, struct control_call *call)
 	struct kedge_err err = {0};
 	struct uclone_status s;
 
-	uclone_status(w->u, &s);
+	w->e->ops->status(w->e, &s);
 	if (s.state == UCLONE_HYDRATED) {
 		if (!w->is_finishing) {
 			control_answer(call, json_pack("{s:b}", "hydrated", 1));
@@ -93,5 +93,5 @@ void worker_finish(struct worker *w, struct control_call *call)
 	}
 	w->finish_call = call;
 	w->is_finishing = true;
-	uclone_finish(w->u, finished_cb, w);
+	w->e->ops->finish(w->e, finished_cb, w);
 }

@@ -46,12 +46,12 @@ static void hydrated_cb(void *arg, int res, const struct kedge_err *err)
 	struct uclone_status s;
 
 	w->is_hydrating = false;
-	uclone_status(w->u, &s);
+	w->e->ops->status(w->e, &s);
 	if (res == 0) {
 		w->is_hydrated = s.here_bytes == s.size_bytes;
 		kedge_info(w->is_hydrated ? "every block is here" : "hydration ended, %llu bytes could not be read from the source",
 			   (unsigned long long)(s.size_bytes - s.here_bytes));
-		uclone_commit(w->u, commit_cb, w);
+		w->e->ops->commit(w->e, commit_cb, w);
 	} else if (res != -ECANCELED && !w->is_stopping) {
 		kedge_warn("hydration: %s; trying again", err ? err->msg : kedge_err_text(res));
 		if (s.state == UCLONE_LIVE)
@@ -70,12 +70,14 @@ void worker_hydrate(struct worker *w)
 	struct uclone_status s;
 	struct kedge_err err = {0};
 
-	uclone_status(w->u, &s);
+	w->e->ops->status(w->e, &s);
+	if (w->e->ops->steer)
+		return; /* by itself, told at each tick */
 	if (w->is_hydrating || w->is_stopping || s.state != UCLONE_LIVE || !w->source || w->is_source_closing ||
 	    w->verify == VERIFY_RUNNING)
 		return;
 	worker_retire_hydrator(w);
-	if (kcopy_hydrator_create(w->loop, w->source, uclone_claims(w->u), &o, &w->hydrator, &err) < 0) {
+	if (kcopy_hydrator_create(w->loop, w->source, w->e->ops->claims(w->e), &o, &w->hydrator, &err) < 0) {
 		kedge_error("cannot hydrate: %s", err.msg);
 		kedge_timer_start(w->loop, &w->retry, RETRY_MS);
 		return;
@@ -85,6 +87,30 @@ void worker_hydrate(struct worker *w)
 	kcopy_hydrator_start(w->hydrator, hydrated_cb, w);
 	if (w->is_paused)
 		kcopy_hydrator_pause(w->hydrator);
+}
+
+void worker_steer(struct worker *w)
+{
+	struct kedge_source_status ss = {0};
+	struct uclone_status s;
+	uint64_t now = kedge_clock_ns();
+
+	if (!w->e->ops->steer)
+		return;
+	w->e->ops->status(w->e, &s);
+	if (w->source)
+		w->source->ops->status(w->source, &ss);
+	w->e->ops->steer(w->e, w->is_hydrate_wanted && !w->is_paused && s.state == UCLONE_LIVE && ss.state == KEDGE_SOURCE_UP, w->rate_bps);
+	if (w->kernel_tick_ns && now > w->kernel_tick_ns && s.here_bytes >= w->kernel_here_bytes) {
+		double bps = (double)(s.here_bytes - w->kernel_here_bytes) * 1e9 / (double)(now - w->kernel_tick_ns);
+		w->kernel_rate_bps += (bps - w->kernel_rate_bps) * 0.05;
+	}
+	w->kernel_tick_ns = now;
+	w->kernel_here_bytes = s.here_bytes;
+	if (!w->is_hydrated && s.here_bytes == s.size_bytes) {
+		w->is_hydrated = true;
+		kedge_info("every block is here");
+	}
 }
 
 static void verified_cb(void *arg, int res, const struct kedge_err *err)
@@ -103,7 +129,7 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 	struct kcopy_hydrator_opts o = {.rate_bps = w->rate_bps, .is_verify = true, .event_fn = worker_event};
 	struct uclone_status s;
 
-	uclone_status(w->u, &s);
+	w->e->ops->status(w->e, &s);
 	if (w->verify == VERIFY_RUNNING || w->verify == VERIFY_PASSED)
 		return 0;
 	if (s.state != UCLONE_LIVE || !w->source || w->is_source_closing)
@@ -112,7 +138,7 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 		return kedge_err_set(err, KEDGE_E_NOT_HYDRATED, KEDGE_SIDE_CONTROL, "%llu bytes are not here yet",
 				     (unsigned long long)(s.size_bytes - s.here_bytes));
 	worker_retire_hydrator(w);
-	int r = kcopy_hydrator_create(w->loop, w->source, uclone_claims(w->u), &o, &w->hydrator, err);
+	int r = kcopy_hydrator_create(w->loop, w->source, w->e->ops->claims(w->e), &o, &w->hydrator, err);
 	if (r < 0)
 		return r;
 	w->is_comparing = true;

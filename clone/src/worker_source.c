@@ -98,7 +98,7 @@ static void old_closed_cb(void *arg)
 
 int worker_open_source(struct worker *w, struct kedge_err *err)
 {
-	const struct uclone_create_opts *o = uclone_stored(w->u);
+	const struct uclone_create_opts *o = w->e->stored;
 	struct kcopy_source_opts so = {.url = w->url, .identity = o->source, .nr_sessions = w->args->nr_sessions};
 	struct kedge_source *old = w->source, *s;
 	struct kedge_chap chap;
@@ -121,7 +121,7 @@ int worker_open_source(struct worker *w, struct kedge_err *err)
 	s->state_fn = source_state_cb;
 	s->state_arg = w;
 	w->source = s;
-	uclone_set_source(w->u, s, NULL);
+	w->e->ops->set_source(w->e, s);
 	s->ops->start(s);
 	if (old) /* refused: it answers nothing any more */
 		old->ops->close(old, old_closed_cb, old);
@@ -159,7 +159,7 @@ static int attach(struct worker *w, const json_t *args, struct kedge_err *err)
 	struct kedge_source_status st = {0};
 	struct uclone_status us;
 
-	uclone_status(w->u, &us);
+	w->e->ops->status(w->e, &us);
 	if (us.state == UCLONE_HYDRATED)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_SOURCE, "the clone is hydrated and needs no source");
 	strcpy(url, w->url);

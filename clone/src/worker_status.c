@@ -6,6 +6,7 @@
  *
  * Locks. None: one thread.
  */
+#include "dm_governor.h"
 #include "kedge/loopdev.h"
 #include "worker.h"
 
@@ -14,6 +15,13 @@
 static json_t *text_or_null(const char *t)
 {
 	return t && t[0] ? json_string(t) : json_null();
+}
+
+static json_t *kernel_status(const struct dm_share *m)
+{
+	return json_pack("{s:I,s:I,s:I,s:s,s:I,s:I}", "regions", (json_int_t)m->nr_regions, "hydrated", (json_int_t)m->nr_hydrated,
+			 "hydrating", (json_int_t)m->nr_hydrating, "governor", gov_phase_name((enum gov_phase)m->gov_phase), "dose_bps",
+			 (json_int_t)m->dose_bps, "foreground_percent", (json_int_t)m->speed_percent);
 }
 
 json_t *worker_status(struct worker *w)
@@ -25,14 +33,21 @@ json_t *worker_status(struct worker *w)
 	uint64_t left, now = kedge_clock_ns();
 	json_t *o;
 
-	uclone_status(w->u, &us);
+	w->e->ops->status(w->e, &us);
 	if (w->source)
 		w->source->ops->status(w->source, &ss);
 	if (w->hydrator)
 		kcopy_hydrator_status(w->hydrator, &ks);
+	bool is_kernel = w->e->ops->steer != NULL;
 	bool is_copying = w->is_hydrating;
+	uint64_t rate = is_copying ? ks.rate_bps_2min : 0;
+	if (is_kernel && us.state == UCLONE_LIVE && !w->is_hydrated) {
+		is_copying = w->is_hydrate_wanted && ss.state != KEDGE_SOURCE_STOPPED && w->source;
+		ks.state = w->is_paused ? KCOPY_PAUSED : ss.state == KEDGE_SOURCE_UP ? KCOPY_RUNNING : KCOPY_DEGRADED;
+		rate = is_copying ? (uint64_t)w->kernel_rate_bps : 0;
+	}
 	left = us.size_bytes - us.durable_bytes;
-	o = status_json(uclone_stored(w->u), &us);
+	o = status_json(w->e->stored, &us);
 	json_object_set_new(o, "source",
 			    json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s}", "url", w->url, "state",
 				      w->source ? kedge_source_state_name(ss.state) : us.state == UCLONE_HYDRATED ? "closed" : "stopped",
@@ -45,18 +60,21 @@ json_t *worker_status(struct worker *w)
 											       : "idle";
 	json_object_set_new(o, "hydration",
 			    json_pack("{s:s,s:I,s:I,s:I,s:I,s:o}", "state", hstate, "rate_bps",
-				      (json_int_t)(is_copying ? ks.rate_bps_2min : 0), "limit_bps", (json_int_t)w->rate_bps,
-				      "copied_bytes", (json_int_t)(w->copied_bytes + (w->is_comparing ? 0 : ks.copied_bytes)), "zero_bytes",
+				      (json_int_t)rate, "limit_bps", (json_int_t)w->rate_bps,
+				      "copied_bytes", (json_int_t)(is_kernel ? us.here_bytes : w->copied_bytes + (w->is_comparing ? 0 : ks.copied_bytes)), "zero_bytes",
 				      (json_int_t)(w->zero_bytes + (w->is_comparing ? 0 : ks.zero_bytes)), "eta_ms",
-				      is_copying && ks.rate_bps_2min ? json_integer((json_int_t)(left * 1000.0 / ks.rate_bps_2min))
-								     : json_null()));
+				      rate ? json_integer((json_int_t)((double)left * 1000.0 / (double)rate)) : json_null()));
+	json_object_set_new(o, "engine", json_string(w->e->ops->name));
+	if (is_kernel)
+		json_object_set_new(o, "kernel", kernel_status(&w->share->dm));
 	json_object_set_new(o, "verify",
 			    json_pack("{s:s,s:I,s:I,s:s}", "state", verify_names[w->verify], "verified_bytes",
 				      (json_int_t)(w->is_comparing && w->hydrator ? ks.verified_bytes : w->verified_bytes),
 				      "mismatch_bytes",
 				      (json_int_t)(w->is_comparing && w->hydrator ? ks.mismatch_bytes : w->mismatch_bytes), "error",
 				      w->verify_err.msg));
-	const char *block = w->share && w->share->loop_path[0] && kedge_loopdev_is_of(w->share->loop_path, w->share->fuse_path)
+	const char *block = is_kernel ? w->share->dm.top_path
+			    : w->share && w->share->loop_path[0] && kedge_loopdev_is_of(w->share->loop_path, w->share->fuse_path)
 				    ? w->share->loop_path
 				    : NULL;
 	json_object_set_new(o, "device",

@@ -20,7 +20,7 @@ static void engine_closed_cb(void *arg, int res, const struct kedge_err *err)
 {
 	struct worker *w = arg;
 
-	w->u = NULL;
+	w->e = NULL;
 	if (res < 0) {
 		kedge_error("%s", err->msg);
 		w->exit_code = KEDGE_EXIT_FAILED;
@@ -31,7 +31,7 @@ static void engine_closed_cb(void *arg, int res, const struct kedge_err *err)
 static void close_engine(struct worker *w)
 {
 	worker_retire_hydrator(w);
-	uclone_close(w->u, engine_closed_cb, w);
+	w->e->ops->close(w->e, engine_closed_cb, w);
 }
 
 static void stop_source_closed_cb(void *arg)
@@ -43,7 +43,7 @@ static void stop_source_closed_cb(void *arg)
 static void let_go_of_source(struct worker *w)
 {
 	w->absent = source_absent_create(kedge_loop_defer_queue(w->loop));
-	uclone_set_source(w->u, w->absent, NULL);
+	w->e->ops->set_source(w->e, w->absent);
 	if (w->source && !w->is_source_closing) {
 		w->is_source_closing = true;
 		w->source->ops->close(w->source, stop_source_closed_cb, w);
@@ -64,7 +64,7 @@ static void stop_tick_cb(struct kedge_timer *t)
 {
 	struct worker *w = kedge_container_of(t, struct worker, tick);
 
-	uclone_tick(w->u);
+	w->e->ops->tick(w->e);
 	if (!w->absent && (w->nr_fronts_stopping == 0 || !is_source_worth_waiting(w)))
 		let_go_of_source(w);
 	if (!w->absent || w->is_hydrating || w->verify == VERIFY_RUNNING || w->nr_fronts_stopping || w->is_source_closing)

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. The speed of kernel hydration beside a workload. Pure.
+ */
+#include "dm_governor.h"
+
+#include "kedge/bytes.h"
+
+#define FLOOR_BPS (8ull << 20)
+#define START_BPS (32ull << 20)
+#define CEILING_BPS (8ull << 30)
+#define KEEP_PERCENT 93
+#define WINDOW_MS 400        /* one judgement of the workload's speed */
+#define IDLE_WINDOW_MS 100
+#define BUSY_IOS 8           /* in IDLE_WINDOW_MS: less is no workload */
+#define PROBE_MS 300         /* hydration off that long … */
+#define PROBE_SKIP_MS 100    /* … and so much of it left out, while copies under way end */
+#define PROBE_PERIOD_MS 8000
+#define DOSE_MIN_MS 20       /* a dose costs the workload one moment: not more often */
+#define DOSE_MS 100
+#define FREE_BYTES (8ull << 20)  /* in flight while nobody waits */
+#define DOSE_MAX_BYTES (64ull << 20)
+#define STUCK_MS 5000        /* without any progress: the source is dead */
+#define BACKOFF_MIN_MS 1000
+#define BACKOFF_MAX_MS 30000
+
+const char *gov_phase_name(enum gov_phase p)
+{
+	static const char *const names[] = {"off", "free", "doses", "probe", "backoff"};
+
+	return (unsigned)p < 5 ? names[p] : "?";
+}
+
+void gov_init(struct governor *g, const struct gov_opts *o)
+{
+	*g = (struct governor){.o = *o, .dose_bps = START_BPS};
+	if (!g->o.floor_bps)
+		g->o.floor_bps = FLOOR_BPS;
+	if (!g->o.keep_percent)
+		g->o.keep_percent = KEEP_PERCENT;
+}
+
+void gov_set_limit(struct governor *g, uint64_t limit_bps)
+{
+	g->o.limit_bps = limit_bps;
+}
+
+static uint64_t clamp_bps(const struct governor *g, uint64_t bps)
+{
+	bps = kedge_max_u64(bps, g->o.floor_bps);
+	bps = kedge_min_u64(bps, CEILING_BPS);
+	return g->o.limit_bps ? kedge_min_u64(bps, g->o.limit_bps) : bps;
+}
+
+static uint32_t to_regions(const struct governor *g, uint64_t bytes)
+{
+	uint64_t n = kedge_max_u64(bytes / g->o.region_bytes, 1);
+
+	return (uint32_t)kedge_min_u64(n, 1u << 20);
+}
+
+static void begin_window(struct governor *g, const struct gov_view *v)
+{
+	g->window_ms = v->now_ms;
+	g->window_ios = v->nr_ios;
+	g->window_hydrated = v->nr_hydrated;
+}
+
+static void enter(struct governor *g, enum gov_phase phase, const struct gov_view *v)
+{
+	if (g->phase == GOV_PHASE_OFF || g->phase == GOV_PHASE_BACKOFF || phase == GOV_PHASE_OFF) {
+		g->moved_ms = v->now_ms;
+		g->moved_hydrated = v->nr_hydrated;
+	}
+	g->phase = phase;
+	g->phase_ms = v->now_ms;
+	g->dose_due_ms = v->now_ms;
+	begin_window(g, v);
+}
+
+static double iops(const struct governor *g, const struct gov_view *v)
+{
+	uint64_t ms = v->now_ms - g->window_ms;
+
+	return ms ? 1000.0 * (double)(v->nr_ios - g->window_ios) / (double)ms : 0;
+}
+
+static void order_probe(struct governor *g, const struct gov_view *v, struct gov_order *o)
+{
+	enter(g, GOV_PHASE_PROBE, v);
+	g->probe_due_ms = v->now_ms + PROBE_PERIOD_MS;
+	*o = (struct gov_order){.act = GOV_HOLD, .sleep_ms = PROBE_SKIP_MS};
+}
+
+static void order_free(struct governor *g, const struct gov_view *v, struct gov_order *o)
+{
+	uint64_t bytes = g->o.limit_bps ? kedge_min_u64(FREE_BYTES, g->o.limit_bps / 10) : FREE_BYTES;
+
+	if (g->phase != GOV_PHASE_FREE)
+		enter(g, GOV_PHASE_FREE, v);
+	*o = (struct gov_order){.act = GOV_FREE, .threshold = to_regions(g, bytes), .batch = to_regions(g, 1 << 20),
+				.sleep_ms = IDLE_WINDOW_MS};
+}
+
+/* Nobody is there, or somebody came. An operator's limit is kept by doses alone: left to itself the kernel knows none. */
+static void step_free(struct governor *g, const struct gov_view *v, struct gov_order *o)
+{
+	bool is_busy = v->nr_ios - g->window_ios >= BUSY_IOS;
+
+	if (v->now_ms - g->window_ms >= IDLE_WINDOW_MS) {
+		if (is_busy && g->base_iops == 0) {
+			order_probe(g, v, o);
+			return;
+		}
+		if (is_busy || g->o.limit_bps) {
+			enter(g, GOV_PHASE_DOSES, v);
+			*o = (struct gov_order){.act = GOV_HOLD, .sleep_ms = 1};
+			return;
+		}
+		begin_window(g, v);
+	}
+	order_free(g, v, o);
+}
+
+static void step_probe(struct governor *g, const struct gov_view *v, struct gov_order *o)
+{
+	uint64_t age = v->now_ms - g->phase_ms;
+
+	if (age < PROBE_SKIP_MS || v->nr_hydrating) { /* its last copies still end: not the workload's own speed */
+		begin_window(g, v);
+		if (v->nr_hydrating && age > STUCK_MS)
+			enter(g, GOV_PHASE_DOSES, v);
+		*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = 10};
+		return;
+	}
+	if (v->now_ms - g->window_ms < PROBE_MS - PROBE_SKIP_MS) {
+		*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = (unsigned)(PROBE_MS - PROBE_SKIP_MS - (v->now_ms - g->window_ms))};
+		return;
+	}
+	double now = iops(g, v);
+	/* up at once, down slowly: one slow moment is no new measure */
+	g->base_iops = now >= g->base_iops ? now : (g->base_iops + now) / 2;
+	enter(g, GOV_PHASE_DOSES, v);
+	*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = 1};
+}
+
+static void judge(struct governor *g, const struct gov_view *v)
+{
+	if (v->now_ms - g->window_ms < WINDOW_MS)
+		return;
+	g->last_share = g->base_iops > 0 ? iops(g, v) / g->base_iops : 1;
+	uint64_t moved = (v->nr_hydrated - g->window_hydrated) * g->o.region_bytes * 1000 / (v->now_ms - g->window_ms);
+	if (g->last_share * 100 < g->o.keep_percent)
+		g->dose_bps = g->dose_bps / 4 * 3;
+	else if (moved * 2 >= g->dose_bps) /* what was granted was used */
+		g->dose_bps += kedge_max_u64(g->dose_bps / 8, 1 << 20);
+	g->dose_bps = clamp_bps(g, g->dose_bps);
+	begin_window(g, v);
+}
+
+static void step_doses(struct governor *g, const struct gov_view *v, struct gov_order *o)
+{
+	if (v->now_ms - g->phase_ms > WINDOW_MS && v->now_ms - g->window_ms >= IDLE_WINDOW_MS && v->nr_ios - g->window_ios < BUSY_IOS &&
+	    !g->o.limit_bps) {
+		order_free(g, v, o);
+		return;
+	}
+	if (g->base_iops > 0 && v->now_ms >= g->probe_due_ms) {
+		order_probe(g, v, o);
+		return;
+	}
+	judge(g, v);
+	/* The last dose has not landed: more would only queue up. Ask again soon. */
+	if (v->now_ms < g->dose_due_ms || v->nr_hydrating) {
+		unsigned left = v->now_ms < g->dose_due_ms ? (unsigned)(g->dose_due_ms - v->now_ms) : 2;
+		*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = (unsigned)kedge_min_u64(kedge_max_u64(left, 1), 20)};
+		return;
+	}
+	uint64_t bps = clamp_bps(g, g->dose_bps);
+	uint64_t bytes = kedge_max_u64(bps * DOSE_MS / 1000, g->o.region_bytes);
+	bytes = kedge_min_u64(bytes, DOSE_MAX_BYTES);
+	uint32_t n = to_regions(g, bytes);
+	uint64_t gap_ms = kedge_max_u64((uint64_t)n * g->o.region_bytes * 1000 / bps, DOSE_MIN_MS);
+	/* from when it was due, so that late looks do not make it slower; but no debt is carried on */
+	g->dose_due_ms = kedge_max_u64(g->dose_due_ms + gap_ms, v->now_ms + DOSE_MIN_MS);
+	g->nr_doses++;
+	*o = (struct gov_order){.act = GOV_DOSE, .threshold = n, .batch = to_regions(g, 1 << 20), .sleep_ms = 2};
+}
+
+/* Hydration is on and nothing comes: the source is dead and the kernel retries without end (K5). */
+static bool is_stuck(struct governor *g, const struct gov_view *v)
+{
+	if (v->nr_hydrated != g->moved_hydrated) {
+		g->moved_hydrated = v->nr_hydrated;
+		g->moved_ms = v->now_ms;
+		g->backoff_ms = 0;
+	} else if (g->phase == GOV_PHASE_PROBE && !v->nr_hydrating) {
+		g->moved_ms = v->now_ms; /* nothing was asked for */
+	}
+	return v->now_ms - g->moved_ms >= STUCK_MS;
+}
+
+void gov_step(struct governor *g, const struct gov_view *v, struct gov_order *o)
+{
+	if (!v->is_wanted || v->nr_hydrated >= v->nr_regions) {
+		bool was_off = g->phase == GOV_PHASE_OFF;
+		enter(g, GOV_PHASE_OFF, v);
+		*o = (struct gov_order){.act = was_off ? GOV_NOTHING : GOV_HOLD, .sleep_ms = IDLE_WINDOW_MS};
+		return;
+	}
+	if (g->phase == GOV_PHASE_OFF) {
+		order_free(g, v, o);
+		return;
+	}
+	if (g->phase == GOV_PHASE_BACKOFF) {
+		if (v->now_ms - g->phase_ms >= g->backoff_ms) {
+			order_free(g, v, o);
+			return;
+		}
+		*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = IDLE_WINDOW_MS};
+		return;
+	}
+	if (is_stuck(g, v)) {
+		g->backoff_ms = (unsigned)kedge_min_u64(g->backoff_ms ? g->backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
+		enter(g, GOV_PHASE_BACKOFF, v);
+		*o = (struct gov_order){.act = GOV_HOLD, .sleep_ms = IDLE_WINDOW_MS};
+		return;
+	}
+	if (g->phase == GOV_PHASE_FREE)
+		step_free(g, v, o);
+	else if (g->phase == GOV_PHASE_PROBE)
+		step_probe(g, v, o);
+	else
+		step_doses(g, v, o);
+}

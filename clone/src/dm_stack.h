@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCLONE_DM_STACK_H
+#define KCLONE_DM_STACK_H
+
+/*
+ * The devices of one clone in the kernel, from the workload down (engine=dm):
+ *
+ *   /dev/mapper/kedge-MIGRATION   linear: what the workload opens; in the end straight on the destination
+ *   kedge-MIGRATION.clone         dm-clone; nobody but the line above opens it
+ *   kedge-MIGRATION.source        linear: below the clone, so that another device can take the source's place
+ *
+ * Of the user engine only the first exists, above its loop device (dm_top_*). The destination and META.dm are used through loop
+ * devices where they are files. Everything blocks, some of it on I/O that the feed serves: never called in the process that serves
+ * it. Whatever exists already is recognised by name and table and taken over.
+ */
+
+#include "dm_record.h"
+#include "dm_table.h"
+#include "dmdev.h"
+
+struct dm_stack {
+	struct dm_record *rec; /* the caller's */
+	char top[DMDEV_NAME_MAX], clone[DMDEV_NAME_MAX], source[DMDEV_NAME_MAX];
+	char dest_path[UCLONE_PATH_MAX]; /* block devices */
+	char dest_dev[32], meta_dev[32], source_dev[32]; /* "major:minor" */
+	uint64_t nr_sectors;
+	bool was_there; /* the clone existed already: taken over */
+};
+
+/* Names only. */
+void dm_stack_names(const struct kedge_uuid *migration, char top[DMDEV_NAME_MAX], char clone[DMDEV_NAME_MAX], char source[DMDEV_NAME_MAX]);
+
+/* Is there what engine=dm needs? KEDGE_E_STATE with the reason in err: no device-mapper, no dm-clone, a kernel older than 5.5. */
+int dm_probe(struct kedge_err *err);
+
+/* Bring it all up over the source device, or take over what is there. The first start (state CREATED) lets the kernel format META.dm;
+ * any later one passes the guard first (K3). Discards are withheld from top and clone (K1). Does not hydrate yet. */
+int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err);
+/* A clone that stands alone: top over the destination. */
+int dm_stack_open_alone(struct dm_stack *st, struct dm_record *rec, struct kedge_err *err);
+
+int dm_stack_status(const struct dm_stack *st, bool is_commit, struct dm_clone_status *ret_status, struct kedge_err *err);
+/* enable or disable hydration, set how much of it may be under way */
+int dm_stack_hydrate(const struct dm_stack *st, bool is_on, uint32_t threshold, uint32_t batch, struct kedge_err *err);
+/* Start so many regions at a moment when the foreground has nothing in flight, and no more (dm_governor.h, "dose"). */
+int dm_stack_dose(const struct dm_stack *st, uint32_t threshold, uint32_t batch, struct kedge_err *err);
+/* I/O completed on top since it was made; 0 when that cannot be read. is_writes: of writes only. */
+uint64_t dm_stack_nr_ios(const struct dm_stack *st, bool is_writes);
+
+/* Every region is there, committed, and read back from disk as such; then the top goes straight to the destination. The caller records
+ * HYDRATED between dm_stack_prove and dm_stack_stand_alone. */
+int dm_stack_prove(const struct dm_stack *st, struct kedge_err *err);
+int dm_stack_stand_alone(struct dm_stack *st, struct kedge_err *err);
+/* The clone has failed (K4): what the workload gets from now on is an error, never old data. */
+int dm_stack_stop_serving(struct dm_stack *st, struct kedge_err *err);
+/* The source device is about to go: reads that need it wait for the next dm_stack_open instead of failing. */
+int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err);
+
+/* Take the devices away, top first; KEDGE_E_STILL_OPEN when the workload has it open, and then all stays. 0 when there was nothing. */
+int dm_stack_remove(const struct kedge_uuid *migration, const char *meta, const char *dest_path, struct kedge_err *err);
+
+/* ---- the top alone, for the user engine ---- */
+int dm_top_probe(struct kedge_err *err);
+/* Make the top over a block device, or lead an existing one there. */
+int dm_top_lead(const struct kedge_uuid *migration, const char *device, uint64_t size_bytes, char ret_path[UCLONE_PATH_MAX],
+		struct kedge_err *err);
+
+#endif

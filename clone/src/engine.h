@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCLONE_ENGINE_H
+#define KCLONE_ENGINE_H
+
+/*
+ * The one interface behind which both clone engines sit: the user engine (uclone.h), which keeps blocks and bitmaps itself, and the kernel
+ * engine (dm_stack.h), which feeds and governs dm-clone. Workers and front ends know this and nothing else.
+ * Contract of callbacks as uclone.h: exactly once, later.
+ */
+
+#include "uclone/uclone.h"
+
+struct engine;
+
+struct engine_ops {
+	const char *name; /* "user", "dm" */
+	/* What a front end asks. For dm the front end is the clone's source: reads only. */
+	void (*submit)(struct engine *e, struct uclone_io *io);
+	enum uclone_block_kind (*map)(const struct engine *e, uint64_t start_bytes, uint64_t max_bytes, uint64_t *ret_nr_bytes);
+	void (*set_source)(struct engine *e, struct kedge_source *s);
+	void (*tick)(struct engine *e);
+	void (*status)(const struct engine *e, struct uclone_status *ret_status);
+	/* What is copied to (user) and compared with the source (both). */
+	struct kedge_claims *(*claims)(struct engine *e);
+	/* The engine moves the bytes itself: go on or hold, at most so fast. NULL: kcopy does, over claims. */
+	void (*steer)(struct engine *e, bool is_wanted, uint64_t limit_bps);
+	void (*commit)(struct engine *e, uclone_fn fn, void *arg);
+	void (*finish)(struct engine *e, uclone_fn fn, void *arg);
+	void (*abort)(struct engine *e, uclone_fn fn, void *arg);
+	/* Drain and go; the engine is gone afterwards. */
+	void (*close)(struct engine *e, uclone_fn fn, void *arg);
+};
+
+struct engine {
+	const struct engine_ops *ops;
+	const struct uclone_create_opts *stored;
+};
+
+static inline uint64_t engine_size_bytes(const struct engine *e)
+{
+	return e->stored->source.size_bytes;
+}
+
+/* engine_user.c: u is taken over */
+struct engine *engine_user_create(struct uclone *u);
+
+/* engine_dm.c: dest belongs to the caller, share to the holder */
+struct uc_super;
+struct holder_share;
+struct engine *engine_dm_create(struct kedge_loop *l, const struct uc_super *super, struct kedge_disk *dest, struct holder_share *share,
+				void (*event_fn)(void *arg, const char *name, const char *text), void *event_arg);
+
+#endif

@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Pure parts of the kernel engine: what dm-clone is told and says, its metadata on disk, the governor, the feed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dm_governor.h"
+#include "dm_table.h"
+#include "feed.h"
+#include "kedge/bytes.h"
+#include "kedge/crc32c.h"
+
+/* ---- table and status ---- */
+
+static void test_params(void **state)
+{
+	struct dm_clone_table t = {.meta_dev = "7:2", .dest_dev = "7:1", .source_dev = "254:0", .region_bytes = 65536, .threshold = 1, .batch = 1};
+	char out[DM_PARAMS_MAX];
+
+	(void)state;
+	assert_int_equal(dm_clone_params(&t, out), 0);
+	assert_string_equal(out, "7:2 7:1 254:0 128 2 no_hydration no_discard_passdown 4 hydration_threshold 1 hydration_batch_size 1");
+	assert_true(dm_clone_params_are_of(out, &t));
+	assert_true(dm_clone_params_are_of("7:2 7:1 254:0 128 0", &t));
+	assert_false(dm_clone_params_are_of("7:2 7:1 254:0 256 0", &t));
+	assert_false(dm_clone_params_are_of("7:2 7:3 254:0 128 0", &t));
+	assert_false(dm_clone_params_are_of("", &t));
+}
+
+static void test_status(void **state)
+{
+	struct dm_clone_status s;
+
+	(void)state;
+	/* lines of a 6.1 kernel */
+	assert_int_equal(dm_clone_status_parse("8 9/16384 8 0/65536 0 2 no_hydration no_discard_passdown 4 hydration_threshold 1 "
+					       "hydration_batch_size 1 rw",
+					       &s),
+			 0);
+	assert_int_equal(s.mode, DM_MODE_RW);
+	assert_int_equal(s.region_bytes, 4096);
+	assert_int_equal(s.nr_regions, 65536);
+	assert_false(s.is_hydration_on);
+	assert_int_equal(dm_clone_status_parse("8 6/272 128 321/1024 128 1 no_discard_passdown 4 hydration_threshold 128 "
+					       "hydration_batch_size 16 ro",
+					       &s),
+			 0);
+	assert_int_equal(s.mode, DM_MODE_RO);
+	assert_int_equal(s.nr_hydrated, 321);
+	assert_int_equal(s.nr_hydrating, 128);
+	assert_int_equal(s.threshold, 128);
+	assert_int_equal(s.batch, 16);
+	assert_true(s.is_hydration_on);
+	assert_int_equal(dm_clone_status_parse("Fail", &s), 0);
+	assert_int_equal(s.mode, DM_MODE_FAIL);
+	static const char *const bad[] = {"", "8", "8 9", "8 9/", "8 6/272 128 321/1024 0", "8 6/272 128 1025/1024 0 0 0 rw",
+					  "8 6/272 3 1/1024 0 0 0 rw", "8 6/272 128 1/1024 0 99 a rw", "8 6/272 128 1/1024 0 0 1 a rw",
+					  "8 6/272 128 1/1024 0 0 0 xx", "9 6/272 128 1/1024 0 0 0 rw", "8 6/272 128 -1/1024 0 0 0 rw"};
+	for (size_t i = 0; i < KEDGE_ARRAY_LEN(bad); i++)
+		if (dm_clone_status_parse(bad[i], &s) == 0)
+			fail_msg("taken: %s", bad[i]);
+}
+
+static void test_geometry(void **state)
+{
+	struct kedge_err err = {0};
+
+	(void)state;
+	assert_int_equal(dm_clone_nr_regions((64ull << 20) + 512, 65536), 1025);
+	/* measured: 64 GiB in 4 KiB regions does not fit in 2048 KiB */
+	assert_true(dm_clone_meta_bytes(64ull << 30, 4096) > 2048 * 1024 * 2);
+	assert_int_equal(dm_clone_check_region(8ull << 40, 512, 4096, &err), 0);
+	assert_true(dm_clone_check_region((8ull << 40) + 4096, 512, 4096, &err) < 0);
+	assert_true(dm_clone_check_region(1 << 20, 512, 12288, NULL) < 0);
+	assert_true(dm_clone_check_region(1 << 20, 512, 2048, NULL) < 0);
+	assert_true(dm_clone_check_region(1 << 20, 512, 1u << 31, NULL) < 0);
+}
+
+/* ---- the kernel's metadata ---- */
+
+#define NR_BLOCKS 8u
+static uint8_t disk[NR_BLOCKS][4096];
+
+static int read_cb(void *arg, uint64_t nr, uint8_t buf[4096])
+{
+	(void)arg;
+	if (nr >= NR_BLOCKS)
+		return -ENODATA;
+	memcpy(buf, disk[nr], 4096);
+	return 0;
+}
+
+static void seal(unsigned nr, uint32_t xor_value)
+{
+	kedge_put_le32(disk[nr], ~kedge_crc32c(0, disk[nr] + 4, 4092) ^ xor_value);
+}
+
+#define SIZE_BYTES ((64ull << 20) + 512)
+#define NR_REGIONS 1025u
+
+/* As 6.1 writes it: superblock, one leaf, one array block of 17 words. */
+static void make_metadata(void)
+{
+	memset(disk, 0, sizeof disk);
+	kedge_put_le64(disk[0] + 32, 0x8af27f64);
+	kedge_put_le32(disk[0] + 40, 1);
+	kedge_put_le64(disk[0] + 172, 128);
+	kedge_put_le64(disk[0] + 180, SIZE_BYTES / 512);
+	kedge_put_le64(disk[0] + 188, 3);
+	seal(0, 257649492);
+	kedge_put_le32(disk[3] + 4, 2);
+	kedge_put_le64(disk[3] + 8, 3);
+	kedge_put_le32(disk[3] + 16, 1);
+	kedge_put_le32(disk[3] + 20, 252);
+	kedge_put_le32(disk[3] + 24, 8);
+	kedge_put_le64(disk[3] + 32, 0);
+	kedge_put_le64(disk[3] + 32 + 252 * 8, 5);
+	seal(3, 121107);
+	kedge_put_le32(disk[5] + 4, 509);
+	kedge_put_le32(disk[5] + 8, 17);
+	kedge_put_le32(disk[5] + 12, 8);
+	kedge_put_le64(disk[5] + 16, 5);
+	kedge_put_le64(disk[5] + 24, 0x8000000000000001);
+	kedge_put_le64(disk[5] + 24 + 16 * 8, ~0ull); /* bits past the end do not count */
+	seal(5, 595846735);
+}
+
+static void test_bitmap(void **state)
+{
+	uint64_t nr;
+
+	(void)state;
+	make_metadata();
+	assert_int_equal(dm_clone_super_check(disk[0], SIZE_BYTES, 65536), 0);
+	assert_int_equal(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr), 0);
+	assert_int_equal(nr, 3);
+	assert_int_equal(dm_clone_super_check(disk[0], SIZE_BYTES, 4096), KEDGE_E_META_FOREIGN);
+	assert_int_equal(dm_clone_super_check(disk[0], SIZE_BYTES + 512, 65536), KEDGE_E_META_FOREIGN);
+}
+
+/* Any damage anywhere that is read: found, never followed. */
+static void test_bitmap_damage(void **state)
+{
+	static const unsigned blocks[] = {0, 3, 5};
+	uint64_t nr;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		for (unsigned byte = 0; byte < 4096; byte += 7) {
+			make_metadata();
+			disk[blocks[i]][byte] ^= 0x10;
+			assert_true(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr) < 0);
+		}
+	make_metadata();
+	memset(disk[0], 0, 4096);
+	assert_int_equal(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr), KEDGE_E_META_ZEROED);
+	/* right sums, wrong structure */
+	make_metadata();
+	kedge_put_le64(disk[3] + 32 + 252 * 8, 3); /* a leaf that points at itself */
+	seal(3, 121107);
+	assert_int_equal(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr), KEDGE_E_META_CORRUPT);
+	make_metadata();
+	kedge_put_le32(disk[3] + 4, 1);
+	kedge_put_le64(disk[3] + 32 + 252 * 8, 3); /* a loop of inner nodes */
+	seal(3, 121107);
+	assert_int_equal(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr), KEDGE_E_META_CORRUPT);
+	make_metadata();
+	kedge_put_le32(disk[5] + 8, 3); /* too few words */
+	seal(5, 595846735);
+	assert_int_equal(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr), KEDGE_E_META_CORRUPT);
+	make_metadata();
+	kedge_put_le32(disk[3] + 16, 300); /* more entries than there is room for */
+	kedge_put_le32(disk[3] + 20, 300);
+	seal(3, 121107);
+	assert_int_equal(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr), KEDGE_E_META_CORRUPT);
+}
+
+/* ---- the governor, against a model of kernel and workload ---- */
+
+struct model {
+	struct governor g;
+	struct gov_view v;
+	double iops;          /* the workload's own speed */
+	double cost;          /* of it lost while copies are in flight, 0 to 1 */
+	double copy_bps;      /* how fast copies are */
+	double ios, landed;   /* fractions */
+	uint64_t allowed;     /* regions that may be started: by a dose, or without end */
+	bool is_free, is_dead;
+	uint64_t nr_doses;
+};
+
+static void model_init(struct model *m, double iops, double cost, double copy_bps)
+{
+	*m = (struct model){.iops = iops, .cost = cost, .copy_bps = copy_bps};
+	m->v = (struct gov_view){.now_ms = 1000, .nr_regions = 1u << 20, .is_wanted = true};
+	gov_init(&m->g, &(struct gov_opts){.region_bytes = 65536});
+}
+
+static void model_run(struct model *m, uint64_t ms)
+{
+	uint64_t end = m->v.now_ms + ms, next = m->v.now_ms;
+
+	while (m->v.now_ms < end) {
+		if (m->v.now_ms >= next) {
+			struct gov_order o;
+			gov_step(&m->g, &m->v, &o);
+			if (o.act == GOV_FREE)
+				m->is_free = true;
+			if (o.act == GOV_HOLD || o.act == GOV_DOSE)
+				m->is_free = false;
+			if (o.act == GOV_HOLD)
+				m->allowed = 0;
+			if (o.act == GOV_DOSE) {
+				m->allowed = o.threshold;
+				m->nr_doses++;
+			}
+			next = m->v.now_ms + (o.sleep_ms ? o.sleep_ms : 1);
+		}
+		/* the kernel by itself: only while the foreground has nothing in flight */
+		if (m->is_free && m->iops < 1000 && m->v.nr_hydrating == 0)
+			m->allowed = 128;
+		if (m->allowed && !m->v.nr_hydrating) {
+			m->v.nr_hydrating = m->allowed;
+			m->allowed = 0;
+		}
+		bool is_copying = m->v.nr_hydrating > 0;
+		if (is_copying && !m->is_dead) {
+			m->landed += m->copy_bps / 65536 / 1000;
+			while (m->landed >= 1 && m->v.nr_hydrating) {
+				m->landed -= 1;
+				m->v.nr_hydrating--;
+				m->v.nr_hydrated++;
+			}
+		}
+		m->ios += m->iops * (is_copying ? 1 - m->cost : 1) / 1000;
+		m->v.nr_ios = (uint64_t)m->ios;
+		m->v.now_ms++;
+	}
+}
+
+static double model_bps(struct model *m, uint64_t ms)
+{
+	uint64_t before = m->v.nr_hydrated;
+
+	model_run(m, ms);
+	return (double)(m->v.nr_hydrated - before) * 65536 * 1000 / (double)ms;
+}
+
+static void test_governor_idle(void **state)
+{
+	struct model m;
+
+	(void)state;
+	model_init(&m, 0, 0, 500e6);
+	model_run(&m, 1000);
+	assert_int_equal(m.g.phase, GOV_PHASE_FREE);
+	assert_true(model_bps(&m, 5000) > 450e6);
+	assert_int_equal(m.nr_doses, 0);
+}
+
+/* A busy workload that copies do not hurt: up to what copies can do. One that they hurt: it keeps most of its speed, hydration its floor. */
+static void test_governor_busy(void **state)
+{
+	struct model m;
+
+	(void)state;
+	model_init(&m, 5000, 0.02, 400e6);
+	model_run(&m, 60000);
+	assert_true(model_bps(&m, 10000) > 200e6);
+	model_init(&m, 5000, 0.6, 200e6);
+	model_run(&m, 60000);
+	double ios = m.ios, bps = model_bps(&m, 20000);
+	assert_true(bps > 7e6);
+	assert_true((m.ios - ios) / 20 > 0.88 * 5000);
+	model_init(&m, 5000, 1, 10e6); /* whatever it costs, the floor holds as far as copies can go */
+	model_run(&m, 20000);
+	assert_true(model_bps(&m, 20000) > 6e6);
+}
+
+static void test_governor_limit(void **state)
+{
+	struct model m;
+
+	(void)state;
+	for (int is_busy = 0; is_busy < 2; is_busy++) {
+		model_init(&m, is_busy ? 5000 : 0, 0.02, 400e6);
+		gov_set_limit(&m.g, 10u << 20);
+		model_run(&m, 5000);
+		double bps = model_bps(&m, 20000);
+		assert_true(bps < 11.5e6);
+		assert_true(bps > 8e6);
+	}
+	/* below the floor too: it is the operator's word */
+	model_init(&m, 5000, 0.02, 400e6);
+	gov_set_limit(&m.g, 1u << 20);
+	model_run(&m, 5000);
+	assert_true(model_bps(&m, 20000) < 1.2e6);
+}
+
+static void test_governor_dead_source(void **state)
+{
+	struct model m;
+
+	(void)state;
+	model_init(&m, 5000, 0.02, 400e6);
+	model_run(&m, 3000);
+	m.is_dead = true;
+	model_run(&m, 20000);
+	assert_int_equal(m.g.phase, GOV_PHASE_BACKOFF);
+	uint64_t doses = m.nr_doses;
+	model_run(&m, 60000);
+	assert_true(m.nr_doses - doses <= 10);
+	m.is_dead = false;
+	m.v.nr_hydrating = 0;
+	model_run(&m, 40000);
+	assert_int_not_equal(m.g.phase, GOV_PHASE_BACKOFF);
+	assert_true(model_bps(&m, 10000) > 20e6);
+}
+
+static void test_governor_off(void **state)
+{
+	struct model m;
+
+	(void)state;
+	model_init(&m, 5000, 0.02, 400e6);
+	model_run(&m, 2000);
+	m.v.is_wanted = false;
+	model_run(&m, 1000);
+	assert_true(model_bps(&m, 5000) == 0);
+	m.v.is_wanted = true;
+	assert_true(model_bps(&m, 5000) > 0);
+	m.v.nr_hydrated = m.v.nr_regions;
+	m.v.nr_hydrating = 0;
+	model_run(&m, 200);
+	assert_int_equal(m.g.phase, GOV_PHASE_OFF);
+}
+
+/* ---- the feed ---- */
+
+struct fake {
+	struct kedge_source s;
+	struct kedge_source_io *list;
+	unsigned nr_reads;
+};
+
+static void fake_read(struct kedge_source *s, struct kedge_source_io *io)
+{
+	struct fake *f = kedge_container_of(s, struct fake, s);
+
+	f->nr_reads++;
+	io->next = f->list;
+	f->list = io;
+}
+
+static void fake_answer(struct fake *f, int res)
+{
+	struct kedge_source_io *list = f->list;
+
+	f->list = NULL;
+	while (list) {
+		struct kedge_source_io *next = list->next;
+		for (uint64_t i = 0; i < list->nr_bytes && res == 0; i++)
+			((uint8_t *)list->buf)[i] = (uint8_t)((list->start_bytes + i) / 512 * 31);
+		list->fn(list, res);
+		list = next;
+	}
+}
+
+struct asked {
+	struct uclone_io io;
+	bool is_done;
+	int res;
+};
+
+static void asked_cb(struct uclone_io *io, int res)
+{
+	struct asked *a = kedge_container_of(io, struct asked, io);
+
+	assert_false(a->is_done);
+	a->is_done = true;
+	a->res = res;
+}
+
+#define FEED_SIZE ((10u << 20) + 512u)
+
+static void ask(struct feed *f, struct asked *a, uint64_t start, uint64_t n, uint8_t *buf)
+{
+	*a = (struct asked){.io = {.op = UCLONE_READ, .start_bytes = start, .nr_bytes = n, .buf = buf, .fn = asked_cb}};
+	feed_submit(f, &a->io);
+}
+
+static void check_bytes(const uint8_t *buf, uint64_t start, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i += 512)
+		assert_int_equal(buf[i], (uint8_t)((start + i) / 512 * 31));
+}
+
+static void test_feed(void **state)
+{
+	static const struct kedge_source_ops ops = {.read = fake_read};
+	struct fake fake = {.s = {.ops = &ops}};
+	struct kedge_defer_queue q;
+	struct asked a, b;
+	uint8_t *buf = malloc(1 << 20), *buf2 = malloc(1 << 20);
+
+	(void)state;
+	kedge_defer_queue_init(&q);
+	struct feed *f = feed_create(FEED_SIZE, &q);
+	/* waits for a source */
+	ask(f, &a, 0, 65536, buf);
+	kedge_defer_run(&q);
+	assert_false(a.is_done);
+	feed_set_source(f, &fake.s);
+	assert_int_equal(fake.nr_reads, 1);
+	kedge_defer_run(&q);
+	assert_false(a.is_done);
+	fake_answer(&fake, 0);
+	assert_false(a.is_done); /* never inside */
+	kedge_defer_run(&q);
+	assert_true(a.is_done && a.res == 0);
+	check_bytes(buf, 0, 65536);
+	/* in order: in pieces, ahead; what is asked for twice is fetched once */
+	ask(f, &a, 65536, 65536, buf);
+	ask(f, &b, 131072, 65536, buf2);
+	assert_int_equal(fake.nr_reads, 2 + FEED_AHEAD);
+	fake_answer(&fake, 0);
+	kedge_defer_run(&q);
+	assert_true(a.is_done && b.is_done);
+	check_bytes(buf, 65536, 65536);
+	check_bytes(buf2, 131072, 65536);
+	/* far away: straight through */
+	fake.nr_reads = 0;
+	ask(f, &a, FEED_SIZE - 4096 - 512, 4096, buf);
+	assert_int_equal(fake.nr_reads, 1);
+	fake_answer(&fake, 0);
+	kedge_defer_run(&q);
+	check_bytes(buf, FEED_SIZE - 4096 - 512, 4096);
+	/* the whole, in steps that cross pieces */
+	for (uint64_t at = 0; at < FEED_SIZE; at += 200 * 1024) {
+		uint64_t n = kedge_min_u64(200 * 1024, FEED_SIZE - at);
+		ask(f, &a, at, n, buf);
+		fake_answer(&fake, 0);
+		kedge_defer_run(&q);
+		assert_true(a.is_done && a.res == 0);
+		check_bytes(buf, at, n);
+	}
+	/* a bad sector in a piece fails only who asked for it: the others ask alone */
+	struct feed *g = feed_create(FEED_SIZE, &q);
+	feed_set_source(g, &fake.s);
+	ask(g, &a, 0, 4096, buf);
+	fake_answer(&fake, 0);
+	kedge_defer_run(&q);
+	ask(g, &a, 4096, 4096, buf);
+	fake_answer(&fake, KEDGE_E_SOURCE_MEDIUM);
+	kedge_defer_run(&q);
+	assert_false(a.is_done);
+	fake_answer(&fake, 0);
+	kedge_defer_run(&q);
+	assert_true(a.is_done && a.res == 0);
+	/* nothing is ever written through it */
+	a = (struct asked){.io = {.op = UCLONE_WRITE, .nr_bytes = 4096, .buf = buf, .fn = asked_cb}};
+	feed_submit(g, &a.io);
+	kedge_defer_run(&q);
+	assert_int_equal(a.res, -EROFS);
+	feed_destroy(g);
+	feed_destroy(f);
+	free(buf);
+	free(buf2);
+}
+
+/* Streams and strays over a source that answers late and in any order: whoever asks gets what lies there. */
+static void test_feed_random(void **state)
+{
+	static const struct kedge_source_ops ops = {.read = fake_read};
+	struct fake fake = {.s = {.ops = &ops}};
+	struct kedge_defer_queue q;
+	struct asked a[16];
+	uint8_t *buf[16];
+	uint64_t at[16], stream[4] = {0, 20u << 20, 40u << 20, 70u << 20};
+
+	(void)state;
+	srand(7);
+	kedge_defer_queue_init(&q);
+	struct feed *f = feed_create(100u << 20, &q);
+	feed_set_source(f, &fake.s);
+	for (unsigned i = 0; i < 16; i++)
+		buf[i] = malloc(65536);
+	for (unsigned round = 0; round < 600; round++) {
+		unsigned n = 1 + (unsigned)rand() % 16;
+		for (unsigned i = 0; i < n; i++) {
+			unsigned w = (unsigned)rand() % 6;
+			at[i] = w < 4 ? stream[w] : (uint64_t)(rand() % 1600) * 65536;
+			if (w < 4)
+				stream[w] = (stream[w] + 65536) % (100u << 20);
+			ask(f, &a[i], at[i], 65536, buf[i]);
+			if (rand() % 3 == 0)
+				fake_answer(&fake, 0);
+		}
+		fake_answer(&fake, 0);
+		kedge_defer_run(&q);
+		for (unsigned i = 0; i < n; i++) {
+			assert_true(a[i].is_done && a[i].res == 0);
+			check_bytes(buf[i], at[i], 65536);
+		}
+	}
+	for (unsigned i = 0; i < 16; i++)
+		free(buf[i]);
+	feed_destroy(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_params),	       cmocka_unit_test(test_status),	     cmocka_unit_test(test_geometry),
+		cmocka_unit_test(test_bitmap),	       cmocka_unit_test(test_bitmap_damage), cmocka_unit_test(test_governor_idle),
+		cmocka_unit_test(test_governor_busy),  cmocka_unit_test(test_governor_limit), cmocka_unit_test(test_governor_dead_source),
+		cmocka_unit_test(test_governor_off),   cmocka_unit_test(test_feed),
+		cmocka_unit_test(test_feed_random),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
