@@ -60,7 +60,7 @@ static void make_clone(struct job *j)
 {
 	j->res = plane_clone_stop(j->config, &j->d, &j->err);
 	if (!j->res)
-		j->res = plane_clone_create(j->config, &j->d, &j->err);
+		j->res = plane_clone_create(j->config, &j->d, j->engine, &j->err);
 	if (!j->res)
 		j->res = plane_clone_serve(j->config, &j->d, j->ret_device, &j->err);
 }
@@ -426,18 +426,29 @@ static bool has_source(struct job *j)
 	return state && strcmp(state, "up") == 0;
 }
 
-/* To its workload a lost kclone is a power cut: what is left of the workload ends, then the device comes back. */
-void act_recover_clone(struct job *j)
+static void serve_again(struct job *j)
 {
-	struct kedge_proc proc;
-
-	if (!plane_clone_find(j->config, j->d.vol.name, &proc))
-		j->res = driver_kill(j->config, &j->d, &j->err);
-	if (!j->res)
-		j->res = plane_clone_serve(j->config, &j->d, j->ret_device, &j->err);
+	j->res = plane_clone_serve(j->config, &j->d, j->ret_device, &j->err);
 	if (!j->res && j->d.clone.mode == AGENT_CLONE_ATTACHED && !has_source(j) && !j->res)
 		j->res = plane_clone_attach(j->config, &j->d, &j->err);
-	if (!j->res && j->d.clone.is_hydrating) {
+}
+
+/* To its workload a lost kclone is a power cut: what is left of the workload ends, then the device comes back. A kernel clone is not lost with
+ * its kclone: alone, nobody notices; before that, reads of its source wait (and some may have failed), so its workload cannot
+ * even end before it is served again. */
+void act_recover_clone(struct job *j)
+{
+	bool is_kernel = plane_clone_is_kernel(&j->d), is_lost;
+	struct kedge_proc proc;
+
+	is_lost = !plane_clone_find(j->config, j->d.vol.name, &proc);
+	if (is_lost && !is_kernel)
+		j->res = driver_kill(j->config, &j->d, &j->err);
+	if (!j->res)
+		serve_again(j);
+	if (!j->res && is_lost && is_kernel && j->d.clone.mode != AGENT_CLONE_PASSTHROUGH)
+		j->res = driver_kill(j->config, &j->d, &j->err);
+	if (!j->res && j->d.clone.is_hydrating && j->d.clone.mode == AGENT_CLONE_ATTACHED) {
 		call_clone(j, "rate", json_pack("{s:I}", "bps", (json_int_t)j->d.clone.rate_bps));
 		if (!j->res)
 			call_clone(j, "hydrate", NULL);

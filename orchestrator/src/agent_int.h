@@ -75,6 +75,8 @@ struct unit {
 };
 
 struct agent_service {
+	bool has_dm; /* as the agent started */
+	char engine_why[256];
 	uv_loop_t *loop;
 	const struct kedged_config *config;
 	struct agent_store *store;
@@ -102,6 +104,7 @@ struct job {
 	char request[REQUEST_ID_MAX];
 	int grace_ms; /* < 0: the spec's */
 	uint64_t rate_bps;
+	char engine[8]; /* RESERVE: of the clone; empty: as it was */
 	bool is_start;
 	/* a verb's */
 	struct http_request *req;

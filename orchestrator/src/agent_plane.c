@@ -105,6 +105,32 @@ static void last_line(const char *path, char *out, size_t out_max)
 	free(text);
 }
 
+void plane_doctor(const struct kedged_config *c, bool *ret_has_dm, char ret_why[256])
+{
+	path_text program, out;
+	char line[2048], *argv[] = {program, "doctor", "--json", NULL};
+	struct kedge_err err = {0};
+	json_t *o;
+	int code;
+
+	*ret_has_dm = false;
+	program_path(c, "kclone", program);
+	snprintf(out, sizeof out, "%s/doctor", c->run_dir);
+	unlink(out);
+	if (agent_run(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = out}, CREATE_TIMEOUT_MS, &code,
+		      &err)) {
+		snprintf(ret_why, 256, "%.250s", err.msg);
+		return;
+	}
+	last_line(out, line, sizeof line);
+	unlink(out);
+	o = json_loads(line, 0, NULL);
+	const char *engine = json_string_value(json_object_get(o, "engine")), *why = json_string_value(json_object_get(o, "why"));
+	*ret_has_dm = engine && strcmp(engine, "dm") == 0;
+	snprintf(ret_why, 256, "%.250s", why ? why : "kclone doctor does not answer");
+	json_decref(o);
+}
+
 /* ---- kclone ---- */
 
 void plane_clone_meta_path(const struct kedged_config *c, const struct agent_volume *v, uint64_t epoch, char out[AGENT_PATH_MAX])
@@ -119,16 +145,28 @@ void plane_clone_meta_path(const struct kedged_config *c, const struct agent_vol
 
 static int remove_meta(const struct agent_unit *u, struct kedge_err *err)
 {
-	path_text seen;
+	static const char *const suffixes[] = {"", ".seen", ".dm", ".disk", ".source", ".run"};
 
-	snprintf(seen, sizeof seen, "%s.seen", u->clone.meta);
-	if ((unlink(u->clone.meta) < 0 && errno != ENOENT) || (unlink(seen) < 0 && errno != ENOENT))
-		return kedge_err_set(err, -errno, KEDGE_SIDE_METADATA, "%s: %s", u->clone.meta, strerror(errno));
+	for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+		path_text path;
+		snprintf(path, sizeof path, "%s%s", u->clone.meta, suffixes[i]);
+		if (unlink(path) < 0 && errno != ENOENT)
+			return kedge_err_set(err, -errno, KEDGE_SIDE_METADATA, "%s: %s", path, strerror(errno));
+	}
 	return kedge_file_sync_dir_of(u->clone.meta, err);
 }
 
-int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err)
+bool plane_clone_is_kernel(const struct agent_unit *u)
 {
+	path_text kernel;
+
+	snprintf(kernel, sizeof kernel, "%s.dm", u->clone.meta);
+	return u->clone.meta[0] && access(kernel, F_OK) == 0;
+}
+
+int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, const char *engine, struct kedge_err *err)
+{
+	bool is_kernel = *engine ? strcmp(engine, "dm") == 0 : plane_clone_is_kernel(u);
 	char size[24], lbs[12], serial[KEDGE_SERIAL_MAX], migration[KEDGE_UUID_TEXT_MAX], said[200];
 	path_text program, log;
 	int code, res = remove_meta(u, err);
@@ -145,6 +183,7 @@ int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u
 	const char *url = u->clone.url[0] ? u->clone.url : "iscsi://127.0.0.1:1/iqn.2026-01.kedge:reserved/1";
 	char *argv[] = {program, "create", "--source", (char *)url, "--dest", (char *)u->vol.path, "--meta", (char *)u->clone.meta,
 			"--size", size, "--lbs", lbs, "--serial", serial, "--migration", migration,
+			"--engine", (char *)(uintptr_t)(is_kernel ? "dm" : "user"),
 			u->clone.initiator[0] ? "--initiator" : NULL, (char *)u->clone.initiator, NULL};
 	res = agent_run(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log}, CREATE_TIMEOUT_MS,
 			&code, err);
@@ -246,8 +285,9 @@ int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u,
 	res = kedge_mkdir_p(dir, 0700, err);
 	if (res)
 		return res;
-	char *argv[] = {program, "serve", "--meta", (char *)u->clone.meta, "--fuse", disk, "--block", "--control", socket,
-			"--no-attach", "--no-hydrate", NULL};
+	bool is_kernel = plane_clone_is_kernel(u); /* a device of the kernel's, no file */
+	char *argv[] = {program, "serve", "--meta", (char *)u->clone.meta, "--block", "--control", socket, "--no-attach", "--no-hydrate",
+			is_kernel ? NULL : "--fuse", disk, NULL};
 	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log, .pid_path = pid},
 			  &proc, err);
 	return res ? res : wait_device(c, u, &proc, log, ret_device, err);
@@ -276,6 +316,13 @@ int plane_clone_stop(const struct kedged_config *c, const struct agent_unit *u, 
 	path_text pid, path;
 
 	vol_path(c, u->vol.name, "kclone.pid", pid);
+	if (agent_pid_read(pid, &proc) == 0 && !kedge_proc_is_alive(&proc) && plane_clone_is_kernel(u)) {
+		/* the kernel's devices outlived it: whoever serves them again takes them down */
+		char device[AGENT_DEVICE_MAX];
+		if (plane_clone_serve(c, u, device, err))
+			return err->code;
+		agent_pid_read(pid, &proc);
+	}
 	if (agent_pid_read(pid, &proc) == 0) {
 		if (kedge_proc_is_alive(&proc) &&
 		    plane_clone_call(c, u->vol.name, "stop", NULL, STOP_TIMEOUT_MS, NULL, NULL) == 0)

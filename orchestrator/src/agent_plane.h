@@ -15,8 +15,12 @@
 /* ---- kclone ---- */
 /* Metadata path of a migration's clone: STATE/clones/NAME.<uuid8>.<epoch>.meta. */
 void plane_clone_meta_path(const struct kedged_config *c, const struct agent_volume *v, uint64_t epoch, char out[AGENT_PATH_MAX]);
-/* Removes what an earlier try left and creates. The source's place may not be known yet: it comes with attach. */
-int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err);
+/* Removes what an earlier try left and creates, with that engine; "": the engine that the earlier try had. The source's place may not be known yet: it comes with attach. */
+int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, const char *engine, struct kedge_err *err);
+/* Does the kernel run this clone (engine dm)? By its files. */
+bool plane_clone_is_kernel(const struct agent_unit *u);
+/* Which engine this host has, as `kclone doctor` says; *ret_why: the reason, for people. */
+void plane_doctor(const struct kedged_config *c, bool *ret_has_dm, char ret_why[256]);
 /* Starts `kclone serve` (or finds it running) and waits until its device is there. */
 int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u, char ret_device[AGENT_DEVICE_MAX],
 		      struct kedge_err *err);

@@ -96,6 +96,8 @@ int agent_service_create(uv_loop_t *loop, const struct kedged_config *config, st
 	setenv("UV_THREADPOOL_SIZE", NR_WORKERS, 0);
 	res = plane_make_dirs(config, err);
 	if (!res)
+		plane_doctor(config, &s->has_dm, s->engine_why);
+	if (!res)
 		res = open_store(s, err);
 	if (res) {
 		kedge_err_prefix(err, "agent");

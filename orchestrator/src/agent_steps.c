@@ -159,14 +159,15 @@ static int check_room(struct unit *u, uint64_t size_bytes, struct kedge_err *err
 			     u->d.vol.name, need_bytes);
 }
 
-static int prepare_reserve(struct unit *u, const struct step_wait *w, struct agent_unit *next, struct kedge_err *err)
+static int prepare_reserve(struct unit *u, const struct step_wait *w, struct agent_unit *next, struct job *j, struct kedge_err *err)
 {
 	const struct kedged_config *c = u->s->config;
+	const char *engine = json_string_value(json_object_get(w->args, "engine"));
 	json_int_t size, lbs = json_integer_value(json_object_get(w->args, "lbs_bytes"));
 	bool is_again = u->d.vol.record.state == AGENT_STATE_RESERVED && u->d.vol.record.epoch == w->q.epoch;
 	bool is_kept = u->d.vol.record.state == AGENT_STATE_RETAINED && u->d.vol.path[0];
 	struct unit *other = unit_by_name(u->s, u->d.vol.name);
-	int res = fields_check(w->args, "size_bytes lbs_bytes source_host workload spec initiator_iqn", err);
+	int res = fields_check(w->args, "size_bytes lbs_bytes source_host workload spec initiator_iqn engine", err);
 
 	if (res)
 		return res;
@@ -175,6 +176,9 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 	size = json_integer_value(json_object_get(w->args, "size_bytes"));
 	if (size <= 0 || (lbs != 512 && lbs != 4096))
 		return bad_arg(err, "\"size_bytes\" or \"lbs_bytes\" is wrong");
+	if (engine && strcmp(engine, "user") != 0 && strcmp(engine, "dm") != 0)
+		return bad_arg(err, "\"engine\" is \"user\" or \"dm\"");
+	strcpy(j->engine, engine ? engine : "user");
 	res = agent_size_check((uint64_t)size, err);
 	if (!res)
 		res = read_workload(u, w->args, next, err);
@@ -280,7 +284,7 @@ static int prepare(struct unit *u, const struct step_wait *w, struct agent_unit 
 
 	switch (w->q.step) {
 	case AGENT_RESERVE:
-		return prepare_reserve(u, w, next, err);
+		return prepare_reserve(u, w, next, j, err);
 	case AGENT_EXPORT:
 		return prepare_export(w, next, err);
 	case AGENT_ATTACH:

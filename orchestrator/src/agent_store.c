@@ -43,7 +43,7 @@ static const char schema_sql[] =
 	" uuid TEXT NOT NULL, epoch INTEGER NOT NULL, name TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY(uuid, epoch)) STRICT;"
 	"CREATE TABLE facts(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
 
-static const struct db_schema schema = {"agent records", schema_sql, 0x6b656461 /* "keda" */, 1};
+static const struct db_schema schema = {"agent records", schema_sql, 0x6b656461 /* "keda" */, 1, NULL};
 
 struct agent_store {
 	struct db *db;

@@ -95,8 +95,9 @@ static json_t *host_json(struct agent_service *s)
 		if (u->d.export.is_recorded)
 			json_array_append_new(exports, export_json(u));
 	}
-	return json_pack("{s:i, s:s, s:s, s:s, s:[s], s:s, s:I, s:I, s:o, s:o, s:o}", "v", 1, "host", c->host, "boot_id", s->boot_id,
-			 "version", KEDGE_VERSION, "engines", "user", "portal_address", c->portal_address, "free_bytes",
+	return json_pack("{s:i, s:s, s:s, s:s, s:o, s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "v", 1, "host", c->host, "boot_id", s->boot_id,
+			 "version", KEDGE_VERSION, "engines", s->has_dm ? json_pack("[s,s]", "dm", "user") : json_pack("[s]", "user"),
+			 "engine_why", s->engine_why, "portal_address", c->portal_address, "free_bytes",
 			 (json_int_t)agent_free_bytes(s), "reserved_bytes", (json_int_t)agent_promised_bytes(s), "volumes", volumes,
 			 "workloads", workloads, "exports", exports);
 }

@@ -95,6 +95,7 @@ int cli_exit_of_state(const json_t *object);
 
 /* ---- verbs ---- */
 int cli_host_list(struct cli *c);
+int cli_doctor(struct cli *c);
 int cli_host_cordon(struct cli *c);
 int cli_host_uncordon(struct cli *c);
 int cli_volume_create(struct cli *c);

@@ -38,6 +38,7 @@ static int parse_count(const char *text, unsigned max, unsigned *ret_count)
 static int common_options(struct cli *c, json_t *body)
 {
 	const char *rate = cli_opt(c, "rate"), *release = cli_opt(c, "release"), *hold = cli_opt(c, "hold");
+	const char *engine = cli_opt(c, "engine");
 	uint64_t v;
 
 	if (rate) {
@@ -49,6 +50,11 @@ static int common_options(struct cli *c, json_t *body)
 		if (strcmp(release, "delete") != 0 && strcmp(release, "keep") != 0)
 			return cli_error(KEDGE_EXIT_USAGE, NULL, "--release is delete or keep, not \"%s\"", release);
 		json_object_set_new(body, "release", json_string(release));
+	}
+	if (engine) {
+		if (strcmp(engine, "auto") != 0 && strcmp(engine, "user") != 0 && strcmp(engine, "dm") != 0)
+			return cli_error(KEDGE_EXIT_USAGE, NULL, "--engine is auto, user or dm, not \"%s\"", engine);
+		json_object_set_new(body, "engine", json_string(engine));
 	}
 	if (hold) {
 		if (duration_parse(hold, &v) || v > INT64_MAX)
@@ -71,18 +77,19 @@ static size_t nr_blockers(const json_t *plan)
 
 static void print_plan(const json_t *plan)
 {
-	struct view_table *t = view_table_create(5);
-	static const char *const titles[] = {"VOLUME", "WORKLOAD", "TO", "SIZE", "ROOM THERE"};
+	struct view_table *t = view_table_create(6);
+	static const char *const titles[] = {"VOLUME", "WORKLOAD", "TO", "ENGINE", "SIZE", "ROOM THERE"};
 	char size[32], room[32], *text;
 	size_t i, k;
 	json_t *move, *blocker;
 
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < 6; i++)
 		view_table_cell(t, "%s", titles[i]);
 	json_array_foreach(json_object_get(plan, "moves"), i, move) {
 		view_table_cell(t, "%s", view_text(move, "volume", "?"));
 		view_table_cell(t, "%s", view_text(move, "workload", "-"));
 		view_table_cell(t, "%s", view_text(move, "to", "-"));
+		view_table_cell(t, "%s", view_text(move, "engine", "-"));
 		view_table_cell(t, "%s", kedge_size_format(view_u64(move, "size_bytes"), size, sizeof size));
 		view_table_cell(t, "%s", kedge_size_format(view_u64(move, "free_bytes"), room, sizeof room));
 	}

@@ -82,6 +82,30 @@ int cli_host_list(struct cli *c)
 	return print_answer(c, answer, t);
 }
 
+/* Which engine clones get on each host, and why. */
+int cli_doctor(struct cli *c)
+{
+	json_t *answer, *host;
+	struct view_table *t;
+	size_t i;
+	int res = cli_get(c, "/v1/hosts", &answer);
+
+	if (res)
+		return res;
+	t = view_table_create(4);
+	view_table_cell(t, "HOST");
+	view_table_cell(t, "STATE");
+	view_table_cell(t, "ENGINE");
+	view_table_cell(t, "WHY");
+	json_array_foreach(json_object_get(answer, "hosts"), i, host) {
+		view_table_cell(t, "%s", view_text(host, "name", "?"));
+		view_table_cell(t, "%s", view_text(host, "state", "?"));
+		view_table_cell(t, "%s", view_text(host, "engine", "-"));
+		view_table_cell(t, "%s", view_text(host, "engine_why", view_text(host, "trouble", "-")));
+	}
+	return print_answer(c, answer, t);
+}
+
 int cli_host_cordon(struct cli *c)
 {
 	const struct passwd *user = getpwuid(getuid());

@@ -202,6 +202,8 @@ void view_migration_line(struct view_memory *m, const json_t *migration, unsigne
 		    kedge_duration_format(view_u64(migration, "downtime_ms"), downtime, sizeof downtime));
 	add_error(migration, out, out_max);
 	view_clean(out);
+	if (strcmp(view_text(migration, "engine", "user"), "user") != 0)
+		add(out, out_max, "  engine %s", view_text(migration, "engine", "?"));
 	if (width && strlen(out) > width)
 		out[width] = 0;
 	if (!colour[0] || strlen(out) + 12 > out_max)

@@ -91,6 +91,8 @@ const struct coord_row *coord_row_of(enum coord_step step);
 /* 0 or -EINVAL. */
 int coord_step_by_name(const char *name, enum coord_step *ret_step);
 
+#define COORD_ENGINE_MAX 8
+
 /* A migration as it is recorded. */
 struct coord_migration {
 	struct kedge_uuid id, drain, volume_uuid;
@@ -104,6 +106,7 @@ struct coord_migration {
 	uint64_t rate_bps;
 	uint64_t hold_ms;
 	bool is_release_delete;
+	char engine[COORD_ENGINE_MAX]; /* of the clone: "user" or "dm" */
 	bool wants_start; /* the workload was to run when this began */
 	enum coord_step step;
 	enum coord_step aborted_at; /* UNDOING: where it was */

@@ -159,6 +159,7 @@ static void make_migration(struct coord_service *s, const struct coord_drain *d,
 	m->rate_bps = d->rate_bps;
 	m->hold_ms = d->hold_ms;
 	m->is_release_delete = d->is_release_delete;
+	strcpy(m->engine, move->engine);
 	m->wants_start = move->wants_start;
 	m->step = COORD_PLANNED;
 	m->times_ms[COORD_PLANNED] = d->started_ms;

@@ -363,10 +363,12 @@ json_t *host_json(struct coord_service *s, const struct host *h)
 			    : json_pack("{s:s, s:s, s:o}", "owner", c->owner, "reason", c->reason, "expires",
 					c->expires_ms ? json_integer((json_int_t)c->expires_ms) : json_null());
 
-	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:I, s:i, s:i, s:I}", "name", h->name, "address", h->address, "state",
+	const char *engine = json_string_value(json_array_get(json_object_get(h->facts, "engines"), 0));
+	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:I, s:i, s:i, s:I, s:s?, s:s?}", "name", h->name, "address", h->address, "state",
 			 h->is_up ? "up" : "unreachable", "trouble", h->trouble[0] ? h->trouble : NULL, "cordon", cordon, "free_bytes",
 			 json_integer_value(json_object_get(h->facts, "free_bytes")), "nr_volumes", (int)nr_volumes_on(h),
-			 "nr_workloads", (int)nr_workloads_on(s, h), "exposed_bytes", (json_int_t)exposed_on(s, h));
+			 "nr_workloads", (int)nr_workloads_on(s, h), "exposed_bytes", (json_int_t)exposed_on(s, h), "engine", engine,
+			 "engine_why", json_string_value(json_object_get(h->facts, "engine_why")));
 }
 
 static bool is_draining(struct coord_service *s, const char *host)

@@ -151,6 +151,22 @@ static void choose_destination(const json_t *snapshot, const struct coord_plan *
 		block(m->blockers, "no host is there to take it: none is up, not cordoned and not being drained");
 }
 
+/* dm where the host has it, unless an operator said otherwise. A host that does not tell has the user engine. */
+static void choose_engine(const json_t *snapshot, const json_t *host, struct coord_move *m)
+{
+	const char *asked = text(snapshot, "engine"), *why = text(json_object_get(host, "facts"), "engine_why");
+	bool has_dm = false;
+	size_t i;
+	json_t *engine;
+
+	json_array_foreach(json_object_get(json_object_get(host, "facts"), "engines"), i, engine)
+		if (json_is_string(engine) && strcmp(json_string_value(engine), "dm") == 0)
+			has_dm = true;
+	strcpy(m->engine, strcmp(asked, "user") != 0 && (has_dm || strcmp(asked, "dm") == 0) ? "dm" : "user");
+	if (strcmp(m->engine, "dm") == 0 && !has_dm && json_is_true(json_object_get(host, "is_up")))
+		block(m->blockers, "host %s has no engine dm%s%s; leave out --engine", m->to, *why ? ": " : "", why);
+}
+
 static void place(const json_t *snapshot, const struct coord_plan *p, const char *to, struct coord_move *m, const char *uuid)
 {
 	char need[32], room[32];
@@ -166,6 +182,7 @@ static void place(const json_t *snapshot, const struct coord_plan *p, const char
 		return;
 	host = host_of(snapshot, m->to);
 	check_destination(m, host, uuid);
+	choose_engine(snapshot, host, m);
 	if (json_is_true(json_object_get(host, "is_up")) && m->need_bytes > m->free_bytes)
 		block(m->blockers, "not enough room on %s: %s are needed, %s are free", m->to,
 		      kedge_size_format(m->need_bytes, need, sizeof need), kedge_size_format(m->free_bytes, room, sizeof room));
@@ -297,10 +314,10 @@ json_t *coord_plan_json(const struct coord_plan *p)
 
 	for (size_t i = 0; i < p->nr_moves; i++) {
 		const struct coord_move *m = &p->moves[i];
-		json_array_append_new(moves, json_pack("{s:s?, s:s, s:s?, s:I, s:I, s:I, s:O}", "workload",
+		json_array_append_new(moves, json_pack("{s:s?, s:s, s:s?, s:s, s:I, s:I, s:I, s:O}", "workload",
 						       m->workload[0] ? m->workload : NULL, "volume", m->volume, "to",
-						       m->to[0] ? m->to : NULL, "size_bytes", (json_int_t)m->size_bytes,
-						       "need_bytes", (json_int_t)m->need_bytes, "free_bytes",
+						       m->to[0] ? m->to : NULL, "engine", m->engine, "size_bytes",
+						       (json_int_t)m->size_bytes, "need_bytes", (json_int_t)m->need_bytes, "free_bytes",
 						       (json_int_t)m->free_bytes, "blockers", m->blockers));
 	}
 	return json_pack("{s:s, s:o, s:O}", "host", p->host, "moves", moves, "blockers", p->blockers);

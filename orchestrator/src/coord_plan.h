@@ -19,6 +19,7 @@ struct coord_move {
 	json_t *spec;			   /* owned; NULL without a workload */
 	uint64_t size_bytes, need_bytes, free_bytes;
 	uint32_t lbs_bytes;
+	char engine[8]; /* that the clone gets there: "user" or "dm" */
 	uint64_t epoch; /* the highest seen on any host */
 	bool wants_start;
 	json_t *blockers; /* owned: array of text */
@@ -32,7 +33,7 @@ struct coord_plan {
 };
 
 /* snapshot: {"hosts":[{"name","is_up","cordon":text|null,"is_draining":bool,"facts":host facts (docs/api.md)|null}],
- *            "busy":{volume name: text}}.
+ *            "busy":{volume name: text}, "engine":"auto"|"user"|"dm" (absent: auto)}.
  * to: NULL: the host with the most room, of those that are up, not cordoned and not being drained.
  * workload: NULL: every volume of the host. 0, or -ENOMEM. */
 int coord_plan(const json_t *snapshot, const char *host, const char *to, const char *workload, struct coord_plan *ret_plan);

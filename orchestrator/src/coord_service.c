@@ -314,9 +314,9 @@ static int read_name(const json_t *body, const char *key, char out[KEDGE_NAME_MA
 
 static int read_drain(const struct coord_service *s, const json_t *body, struct coord_drain *d, struct kedge_err *err)
 {
-	const char *release = text(body, "release");
+	const char *release = text(body, "release"), *engine = text(body, "engine");
 	uint64_t parallel;
-	int res = fields_check(body, "v host to max_parallel dry_run workload rate_bps release hold_ms", err);
+	int res = fields_check(body, "v host to max_parallel dry_run workload rate_bps release hold_ms engine", err);
 
 	if (!res)
 		res = read_name(body, "host", d->host, err);
@@ -335,6 +335,9 @@ static int read_drain(const struct coord_service *s, const json_t *body, struct 
 	if (*release && strcmp(release, "delete") != 0 && strcmp(release, "keep") != 0)
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "\"release\" is \"delete\" or \"keep\"");
 	d->is_release_delete = *release ? strcmp(release, "delete") == 0 : s->config->is_release_delete;
+	if (*engine && strcmp(engine, "auto") != 0 && strcmp(engine, "user") != 0 && strcmp(engine, "dm") != 0)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "\"engine\" is \"auto\", \"user\" or \"dm\"");
+	strcpy(d->engine, *engine ? engine : "auto");
 	d->max_parallel = parallel ? (unsigned)parallel : 1;
 	if (!d->host[0])
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "\"host\" is missing");
@@ -400,6 +403,7 @@ static void plan_drain(struct question *q)
 		return;
 	}
 	snapshot = hosts_snapshot(s);
+	json_object_set_new(snapshot, "engine", json_string(d.engine));
 	if (coord_plan(snapshot, d.host, d.to[0] ? d.to : NULL, d.workload[0] ? d.workload : NULL, &plan)) {
 		refuse(req, -ENOMEM, NULL, "no memory for a plan");
 	} else {

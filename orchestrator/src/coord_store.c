@@ -32,7 +32,8 @@ static const char schema_sql[] =
 	" is_release_delete INTEGER NOT NULL, wants_start INTEGER NOT NULL, step TEXT NOT NULL, aborted_at TEXT NOT NULL,"
 	" is_failed INTEGER NOT NULL, reason_code INTEGER NOT NULL, reason TEXT NOT NULL, portal TEXT NOT NULL,"
 	" verified_bytes INTEGER NOT NULL, written_bytes INTEGER NOT NULL, mismatch_bytes INTEGER NOT NULL,"
-	" is_released INTEGER NOT NULL, hold_until_ms INTEGER NOT NULL, times TEXT NOT NULL) STRICT;"
+	" is_released INTEGER NOT NULL, hold_until_ms INTEGER NOT NULL, times TEXT NOT NULL,"
+	" engine TEXT NOT NULL DEFAULT 'user') STRICT;"
 	"CREATE TABLE specs(migration TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;"
 	"CREATE TABLE secrets("
 	" migration TEXT PRIMARY KEY, user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL,"
@@ -45,7 +46,9 @@ static const char schema_sql[] =
 	"CREATE INDEX events_by_drain ON events(drain, seq);"
 	"CREATE TABLE receipts(migration TEXT PRIMARY KEY, receipt TEXT NOT NULL) STRICT;";
 
-static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 1};
+static const char *const upgrades[] = {"ALTER TABLE migrations ADD COLUMN engine TEXT NOT NULL DEFAULT 'user'"};
+
+static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 2, upgrades};
 
 struct coord_store {
 	struct db *db;
@@ -140,8 +143,8 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 	int res = db_prepare(s->db,
 			     "INSERT INTO migrations(id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,"
 			     "rate_bps,hold_ms,is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,"
-			     "verified_bytes,written_bytes,mismatch_bytes,is_released,hold_until_ms,times)"
-			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+			     "verified_bytes,written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine)"
+			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 			     " ON CONFLICT(id) DO UPDATE SET size_bytes=excluded.size_bytes, lbs_bytes=excluded.lbs_bytes,"
 			     " wants_start=excluded.wants_start, step=excluded.step, aborted_at=excluded.aborted_at,"
 			     " is_failed=excluded.is_failed, reason_code=excluded.reason_code, reason=excluded.reason,"
@@ -178,6 +181,8 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 	db_put_number(&r, m->is_released);
 	db_put_number(&r, m->hold_until_ms);
 	res = put_times(&r, m, err);
+	if (!res)
+		db_put_text(&r, m->engine[0] ? m->engine : "user");
 	return res ? res : db_run(&r, "migration", err);
 }
 
@@ -230,7 +235,7 @@ static int get_migration(struct db_row *r, struct coord_migration *m)
 	m->mismatch_bytes = db_get_number(r);
 	m->is_released = db_get_number(r) != 0;
 	m->hold_until_ms = db_get_number(r);
-	return get_times(r, m);
+	return get_times(r, m) || db_get_text(r, m->engine, sizeof m->engine) ? -EINVAL : 0;
 }
 
 int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, const struct coord_migration *m), void *arg,
@@ -240,7 +245,7 @@ int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, cons
 	int more = 0, res = db_prepare(s->db,
 				       "SELECT id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,rate_bps,hold_ms,"
 				       "is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,verified_bytes,"
-				       "written_bytes,mismatch_bytes,is_released,hold_until_ms,times FROM migrations ORDER BY nr",
+				       "written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine FROM migrations ORDER BY nr",
 				       &r, err);
 
 	if (res)

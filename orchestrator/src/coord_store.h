@@ -21,6 +21,7 @@ struct coord_drain {
 	unsigned max_parallel;
 	uint64_t rate_bps, hold_ms;
 	bool is_release_delete;
+	char engine[8]; /* asked for: "auto", "user" or "dm"; not recorded: each migration has its own */
 	enum coord_drain_state state;
 	uint64_t started_ms, ended_ms;
 };

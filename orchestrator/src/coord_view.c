@@ -97,6 +97,7 @@ json_t *migration_json(const struct run *r)
 			"epoch", (json_int_t)m->epoch, "step", coord_row_of(m->step)->name, "state", coord_core_state_name(&r->f),
 			"phase_text", coord_row_of(m->step)->text, "attempts", (int)r->f.nr_tries, "last_error", error_json(r),
 			"next_try_ms", (json_int_t)r->f.next_try_ms);
+	json_object_set_new(out, "engine", json_string(m->engine[0] ? m->engine : "user"));
 	json_object_set_new(out, "size_bytes", json_integer((json_int_t)m->size_bytes));
 	json_object_set_new(out, "durable_bytes", json_integer((json_int_t)durable_bytes(r)));
 	json_object_set_new(out, "written_bytes",

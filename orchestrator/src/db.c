@@ -195,6 +195,28 @@ static int make_schema(struct db *db, struct kedge_err *err)
 	return res;
 }
 
+/* Step by step, each in a transaction of its own. */
+static int upgrade(struct db *db, int from, struct kedge_err *err)
+{
+	int res = 0;
+
+	for (int v = from; v < db->schema->version && !res; v++) {
+		char pragma[48];
+		res = db_begin(db, err);
+		if (res)
+			return res;
+		snprintf(pragma, sizeof pragma, "PRAGMA user_version=%d", v + 1);
+		res = db_exec(db, db->schema->upgrades[v - 1], "upgrade", err);
+		if (!res)
+			res = db_exec(db, pragma, "schema version", err);
+		if (!res)
+			res = db_commit(db, err);
+		if (res)
+			db_rollback(db);
+	}
+	return res;
+}
+
 static int set_up(struct db *db, const char *path, struct kedge_err *err)
 {
 	int version = 0, id = 0;
@@ -208,6 +230,8 @@ static int set_up(struct db *db, const char *path, struct kedge_err *err)
 		return res;
 	if (version == db->schema->version && id == db->schema->application_id)
 		return 0;
+	if (id == db->schema->application_id && version >= 1 && version < db->schema->version)
+		return upgrade(db, version, err);
 	if (version || id)
 		return kedge_err_set(err, KEDGE_E_META_VERSION, KEDGE_SIDE_CONTROL,
 				     "%s: schema version %d of application %#x is not known here (known: %d)", path, version, (unsigned)id,

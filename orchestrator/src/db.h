@@ -18,6 +18,8 @@ struct db_schema {
 	const char *sql;  /* makes an empty database, in one transaction */
 	int application_id;
 	int version;
+	/* upgrades[i]: SQL from version i + 1 to i + 2; NULL when version is 1 */
+	const char *const *upgrades;
 };
 
 /* A statement, and the column next to be bound or read. */

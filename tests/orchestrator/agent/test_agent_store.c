@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "agent_store.h"
+#include "db.h"
 #include "kedge/file.h"
 
 static char dir[64], path[96];
@@ -222,9 +223,36 @@ static void test_store_refuses_records_that_break_an_invariant(void **state)
 	agent_store_close(s);
 }
 
+/* A database of an earlier version is brought up, step by step, and keeps what it holds. */
+static void test_upgrade(void **state)
+{
+	static const char *const steps[] = {"ALTER TABLE t ADD COLUMN b INTEGER NOT NULL DEFAULT 7", "ALTER TABLE t ADD COLUMN c TEXT NOT NULL DEFAULT 'x'"};
+	static const struct db_schema one = {"test records", "CREATE TABLE t(a INTEGER NOT NULL) STRICT", 0x74657374, 1, NULL};
+	static const struct db_schema three = {"test records", "CREATE TABLE never(x INTEGER) STRICT", 0x74657374, 3, steps};
+	struct kedge_err err = {0};
+	struct db_row r;
+	struct db *db;
+
+	assert_int_equal(db_open(&one, path, &db, &err), 0);
+	assert_int_equal(db_exec(db, "INSERT INTO t VALUES(5)", "test", &err), 0);
+	db_close(db);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(db_open(&three, path, &db, &err), 0);
+		assert_int_equal(db_prepare(db, "SELECT a,b,c FROM t", &r, &err), 0);
+		assert_int_equal(db_next(&r, &err), 1);
+		assert_int_equal(db_get_number(&r), 5);
+		assert_int_equal(db_get_number(&r), 7);
+		db_end(&r);
+		db_close(db);
+	}
+	/* and not back again */
+	assert_int_equal(db_open(&one, path, &db, &err), KEDGE_E_META_VERSION);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_upgrade, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_gives_back_every_field, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_transaction_is_whole_or_not_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_refuses_a_workload_name_twice, set_up, tear_down),

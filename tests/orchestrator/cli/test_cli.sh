@@ -151,10 +151,12 @@ run 3 volume show nosuch
 err_has "next: "
 
 # ---- drain: the plan ----
-answer POST_v1_drains 200 '{"plan":{"host":"a","moves":[{"workload":"w","volume":"v","to":"b","size_bytes":8192,"need_bytes":8192,"free_bytes":4096,"blockers":[]}],"blockers":[]}}'
-run 0 drain a --dry-run --to b --max-parallel 4 --rate 1M --release keep --hold 1h
-sent 'POST /v1/drains {"dry_run":true,"hold_ms":3600000,"host":"a","max_parallel":4,"rate_bps":1048576,"release":"keep","to":"b"}'
-out_has "v       w         b   8.00 KiB  4.00 KiB"
+answer POST_v1_drains 200 '{"plan":{"host":"a","moves":[{"workload":"w","volume":"v","to":"b","engine":"dm","size_bytes":8192,"need_bytes":8192,"free_bytes":4096,"blockers":[]}],"blockers":[]}}'
+run 0 drain a --dry-run --to b --max-parallel 4 --rate 1M --release keep --hold 1h --engine dm
+sent 'POST /v1/drains {"dry_run":true,"engine":"dm","hold_ms":3600000,"host":"a","max_parallel":4,"rate_bps":1048576,"release":"keep","to":"b"}'
+out_has "v       w         b   dm      8.00 KiB  4.00 KiB"
+run 2 drain a --engine btrfs
+err_has "auto, user or dm"
 answer POST_v1_drains 412 '{"v":1,"error":{"code":"NO_ROOM","class":"operator","message":"m"},"plan":{"host":"a","moves":[{"workload":"w","volume":"v","to":"b","size_bytes":8192,"need_bytes":8192,"free_bytes":4096,"blockers":["b has 4096 bytes, 8192 are needed"]}],"blockers":["b is cordoned"]}}'
 run 4 drain a
 out_has "blocked: v: b has 4096 bytes"

@@ -80,6 +80,44 @@ static void test_the_host_with_the_most_room_is_chosen_and_room_is_counted(void 
 	json_decref(s);
 }
 
+static void give_engines(json_t *s, unsigned nr, const char *engine, const char *why)
+{
+	json_t *facts = json_object_get(host_of(s, nr), "facts");
+
+	json_object_set_new(facts, "engines", json_pack("[s, s]", engine, "user"));
+	json_object_set_new(facts, "engine_why", json_string(why));
+}
+
+static void test_the_engine_is_what_the_destination_can_do(void **state)
+{
+	static const struct {
+		const char *asked, *on_c, *want, *blocker;
+	} rows[] = {{NULL, "dm", "dm", NULL},	  {"auto", "dm", "dm", NULL},	  {"user", "dm", "user", NULL}, {"dm", "dm", "dm", NULL},
+		    {NULL, "user", "user", NULL}, {"auto", "user", "user", NULL}, {"dm", "user", "dm", "host c has no engine dm: no such target"}};
+
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		json_t *s = world();
+		struct coord_plan p;
+		give_engines(s, 2, rows[i].on_c, strcmp(rows[i].on_c, "dm") == 0 ? "" : "no such target");
+		if (rows[i].asked)
+			json_object_set_new(s, "engine", json_string(rows[i].asked));
+		assert_int_equal(coord_plan(s, "a", "c", NULL, &p), 0);
+		assert_string_equal(p.moves[0].engine, rows[i].want);
+		assert_int_equal(coord_plan_is_blocked(&p), rows[i].blocker != NULL);
+		if (rows[i].blocker)
+			assert_non_null(strstr(first_blocker(&p, 0), rows[i].blocker));
+		coord_plan_fini(&p);
+		json_decref(s);
+	}
+	/* a host that does not say: an older kedge */
+	json_t *s = world();
+	struct coord_plan p;
+	assert_int_equal(coord_plan(s, "a", "c", NULL, &p), 0);
+	assert_string_equal(p.moves[0].engine, "user");
+	coord_plan_fini(&p);
+	json_decref(s);
+}
+
 static void expect_blocked(json_t *s, const char *to, const char *workload_name, const char *text)
 {
 	struct coord_plan p;
@@ -150,6 +188,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_host_with_the_most_room_is_chosen_and_room_is_counted),
+		cmocka_unit_test(test_the_engine_is_what_the_destination_can_do),
 		cmocka_unit_test(test_what_stands_in_the_way_is_named),
 		cmocka_unit_test(test_what_has_left_is_not_moved),
 	};
