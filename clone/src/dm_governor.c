@@ -75,6 +75,7 @@ static void enter(struct governor *g, enum gov_phase phase, const struct gov_vie
 	g->phase = phase;
 	g->phase_ms = v->now_ms;
 	g->dose_due_ms = v->now_ms;
+	g->dose_bps_given = 0;
 	begin_window(g, v);
 }
 
@@ -170,6 +171,10 @@ static void step_doses(struct governor *g, const struct gov_view *v, struct gov_
 		return;
 	}
 	judge(g, v);
+	/* what the last dose really moved is what it cost: the kernel may have started a little more than it was asked for */
+	uint64_t moved = v->nr_hydrated - g->dose_hydrated;
+	if (g->dose_bps_given && g->dose_ms + moved * g->o.region_bytes * 1000 / g->dose_bps_given > g->dose_due_ms)
+		g->dose_due_ms = g->dose_ms + moved * g->o.region_bytes * 1000 / g->dose_bps_given;
 	/* The last dose has not landed: more would only queue up. Ask again soon. */
 	if (v->now_ms < g->dose_due_ms || v->nr_hydrating) {
 		unsigned left = v->now_ms < g->dose_due_ms ? (unsigned)(g->dose_due_ms - v->now_ms) : 2;
@@ -183,6 +188,9 @@ static void step_doses(struct governor *g, const struct gov_view *v, struct gov_
 	uint64_t gap_ms = kedge_max_u64((uint64_t)n * g->o.region_bytes * 1000 / bps, DOSE_MIN_MS);
 	/* from when it was due, so that late looks do not make it slower; but no debt is carried on */
 	g->dose_due_ms = kedge_max_u64(g->dose_due_ms + gap_ms, v->now_ms + DOSE_MIN_MS);
+	g->dose_ms = v->now_ms;
+	g->dose_hydrated = v->nr_hydrated;
+	g->dose_bps_given = bps;
 	g->nr_doses++;
 	*o = (struct gov_order){.act = GOV_DOSE, .threshold = n, .batch = to_regions(g, 1 << 20), .sleep_ms = 2};
 }

@@ -59,7 +59,8 @@ struct governor {
 	uint64_t window_ms, window_ios, window_hydrated;
 	uint64_t probe_due_ms;
 	uint64_t dose_due_ms;
-	bool has_window_moved;
+	/* the last dose: when, how far hydration was, at what rate; 0: none in this phase */
+	uint64_t dose_ms, dose_hydrated, dose_bps_given;
 	/* progress, for dead sources (K5) */
 	uint64_t moved_ms, moved_hydrated;
 	unsigned backoff_ms;
