@@ -153,8 +153,9 @@ static void judge(struct governor *g, const struct gov_view *v)
 	uint64_t moved = (v->nr_hydrated - g->window_hydrated) * g->o.region_bytes * 1000 / (v->now_ms - g->window_ms);
 	if (g->last_share * 100 < g->o.keep_percent)
 		g->dose_bps = g->dose_bps / 4 * 3;
-	else if (moved * 2 >= g->dose_bps) /* what was granted was used */
-		g->dose_bps += kedge_max_u64(g->dose_bps / 8, 1 << 20);
+	else if (moved * 2 >= g->dose_bps) /* what was granted was used: twice as much until it hurts once, then step by step */
+		g->dose_bps += g->has_hurt ? kedge_max_u64(g->dose_bps / 8, 1 << 20) : g->dose_bps;
+	g->has_hurt |= g->last_share * 100 < g->o.keep_percent;
 	g->dose_bps = clamp_bps(g, g->dose_bps);
 	begin_window(g, v);
 }

@@ -55,6 +55,7 @@ struct governor {
 	uint64_t dose_bps;        /* what doses add up to */
 	double base_iops;         /* the workload's own speed; 0: not measured */
 	double last_share;        /* of base_iops, in the last window */
+	bool has_hurt;            /* the workload was slower than it is to be, at least once */
 	/* window under way */
 	uint64_t window_ms, window_ios, window_hydrated;
 	uint64_t probe_due_ms;
