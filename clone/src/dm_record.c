@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "dm_table.h"
@@ -221,12 +220,15 @@ int dm_record_guard(const struct dm_record *rec, uint64_t *ret_nr_hydrated, stru
 {
 	uint64_t need = dm_clone_meta_bytes(rec->super.opts.source.size_bytes, rec->super.dm_region_bytes);
 	struct reader rd = {.fd = -1};
+	uint64_t size_bytes;
+	uint32_t lbs_bytes;
 	uint8_t first[4096];
-	struct stat st;
 	int r = open_kernel_meta(rec, &rd, err);
 
 	*ret_nr_hydrated = 0;
-	if (r == 0 && (fstat(rd.fd, &st) < 0 || (uint64_t)st.st_size < need))
+	if (r == 0)
+		r = kedge_file_geometry(rd.fd, &size_bytes, &lbs_bytes, err);
+	if (r == 0 && size_bytes < need)
 		r = kedge_err_set(err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_METADATA, "%s.dm is shorter than its volume needs", rec->meta);
 	if (r == 0) {
 		r = read_cb(&rd, 0, first);
