@@ -251,6 +251,7 @@ static int make_clone(struct dm_stack *st, const struct dm_clone_table *t, struc
 	if (r < 0)
 		return kedge_err_set(err, r, KEDGE_SIDE_NONE, "cannot start the clone: %s", kedge_err_text(r));
 	device_uuid(st->clone, uuid);
+	st->was_made = true;
 	return dmdev_create(st->clone, uuid, st->nr_sectors, "clone", params, err);
 }
 
@@ -268,7 +269,7 @@ static int take_clone(struct dm_stack *st, const struct dm_clone_table *t, struc
 	return 0;
 }
 
-int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err)
+static int open_all(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err)
 {
 	struct dm_clone_table t = {.region_bytes = rec->super.dm_region_bytes, .threshold = FIRST_THRESHOLD, .batch = FIRST_BATCH};
 	char meta_file[UCLONE_PATH_MAX + 8], meta_path[UCLONE_PATH_MAX], source_path[UCLONE_PATH_MAX], number[32], clone_number[32];
@@ -309,6 +310,20 @@ int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source
 		r = lead_linear(st->top, clone_number, st->nr_sectors, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err);
 	if (r == 0)
 		r = withhold_discards(st->top, err);
+	return r;
+}
+
+int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err)
+{
+	const struct uclone_create_opts *o = &rec->super.opts;
+	struct dmdev_info i = {0};
+	int r = open_all(st, rec, source_device, err);
+
+	if (r == 0)
+		return 0;
+	/* Nobody got anything yet: what was made goes. A clone that was there before stays as it is. */
+	if (st->clone[0] && dmdev_info(st->clone, &i, NULL) == 0 && (!i.exists || st->was_made))
+		dm_stack_remove(&o->migration, rec->meta, o->dest_path, NULL);
 	return r;
 }
 

@@ -24,7 +24,7 @@ struct dm_stack {
 	char dest_path[UCLONE_PATH_MAX]; /* block devices */
 	char dest_dev[32], meta_dev[32], source_dev[32]; /* "major:minor" */
 	uint64_t nr_sectors;
-	bool was_there; /* the clone existed already: taken over */
+	bool was_there, was_made; /* the clone existed already and is taken over; it is new */
 };
 
 /* Names only. */

@@ -421,7 +421,7 @@ static void helper_ended(struct holder *h, int status)
 
 	h->helper = 0;
 	if (h->is_helper_detach) {
-		if (is_good) {
+		if (is_good || h->exit_code) { /* one that cannot serve ends, whoever holds on */
 			stop_worker(h);
 		} else {
 			h->is_stopping = false; /* it goes on serving; ask again when nobody holds the device */
