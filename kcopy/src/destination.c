@@ -76,43 +76,43 @@ static int fail(struct kedge_err *err, int code, const char *path, const char *w
 	return kedge_err_set(err, code, KEDGE_SIDE_DESTINATION, "%s: %s", path, what);
 }
 
-/* Make the file, or give an empty one its size. */
-static int prepare_file(const char *path, uint64_t size_bytes, bool can_create, bool *ret_was_created, struct kedge_err *err)
+/* Make the file, or give its size to one that is empty or that a copy of exact_bytes has been cut to. */
+static int prepare_file(const char *path, uint64_t size_bytes, uint64_t exact_bytes, bool can_create, struct kedge_err *err)
 {
 	struct stat st;
+	bool was_created = false;
 	int fd = -1, rc = 0;
 
-	*ret_was_created = false;
 	if (stat(path, &st) < 0) {
 		if (errno != ENOENT || !can_create)
 			return fail(err, -errno, path, strerror(errno));
 		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd < 0)
 			return fail(err, -errno, path, strerror(errno));
-		*ret_was_created = true;
+		was_created = true;
 		st.st_size = 0;
 		st.st_mode = S_IFREG;
 	}
-	if (S_ISREG(st.st_mode) && st.st_size == 0) {
+	if (S_ISREG(st.st_mode) && (st.st_size == 0 || (uint64_t)st.st_size == exact_bytes) && (uint64_t)st.st_size < size_bytes) {
 		if (fd < 0)
 			fd = open(path, O_RDWR | O_CLOEXEC);
 		if (fd < 0 || ftruncate(fd, (off_t)size_bytes) < 0 || fsync(fd) < 0)
 			rc = fail(err, -errno, path, strerror(errno));
-		if (rc == 0 && *ret_was_created)
+		if (rc == 0 && was_created)
 			rc = kedge_file_sync_dir_of(path, err);
 	}
-	if (rc < 0 && *ret_was_created)
+	if (rc < 0 && was_created)
 		unlink(path);
 	kedge_close(fd);
 	return rc;
 }
 
 int kcopy_destination_open(struct kedge_loop *l, const char *path, const char *source_path, uint64_t size_bytes,
-			   bool can_create, struct kcopy_destination *ret_dest, struct kedge_err *err)
+			   uint64_t exact_bytes, bool can_create, struct kcopy_destination *ret_dest, struct kedge_err *err)
 {
 	struct kcopy_destination d = { .fd = -1 };
 	struct stat st, source_st;
-	int rc = prepare_file(path, size_bytes, can_create, &d.was_created, err);
+	int rc = prepare_file(path, size_bytes, exact_bytes, can_create, err);
 
 	if (rc < 0)
 		return rc;

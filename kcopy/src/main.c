@@ -174,7 +174,7 @@ static int open_destination(struct copy *c)
 
 	if (rc == 0)
 		rc = kcopy_destination_open(c->loop, o->destination, c->is_iscsi ? NULL : o->source, c->src->identity.size_bytes,
-					    o->can_create, &c->dest, &c->err);
+					    c->exact_bytes, o->can_create, &c->dest, &c->err);
 	if (rc < 0)
 		return rc;
 	c->is_destination_open = true;
@@ -338,10 +338,13 @@ static int verify_all(struct copy *c)
 	return rc < 0 ? rc : c->run_code;
 }
 
-/* A file that is no multiple of 512 bytes long gets its size, durably. */
+/*
+ * A file whose source is no multiple of 512 bytes long gets its size, durably. Whoever gave the file the rounded-up one: this run,
+ * one that was killed before it came here, or the user.
+ */
 static int cut_to_size(struct copy *c)
 {
-	if (!c->dest.is_regular || c->exact_bytes == c->src->identity.size_bytes || !c->dest.was_created)
+	if (!c->dest.is_regular || c->exact_bytes == c->src->identity.size_bytes || c->dest.disk->size_bytes != c->src->identity.size_bytes)
 		return 0;
 	if (ftruncate(c->dest.fd, (off_t)c->exact_bytes) < 0 || fsync(c->dest.fd) < 0)
 		return kedge_err_set(&c->err, -errno, KEDGE_SIDE_DESTINATION, "%s: %s", c->options.destination, strerror(errno));

@@ -12,6 +12,23 @@ for size in 1 511 512 513 4095 4097 65536 1048577 $((3 * 1048576 + 12345)); do
 	cmp "$WORK/src" "$WORK/dst"
 done
 
+echo "- an odd size, killed in the middle and gone on with; then again, with nothing to do"
+openssl rand $((8 * 1048576 + 1234)) >"$WORK/src"
+rm -f "$WORK/dst" "$WORK/map"
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" --rate 2M 2>"$WORK/kcopy.log" &
+PIDS+=($!)
+wait_until 20 has_pages "$WORK/map" || fail "the copy does not get going"
+kill -KILL "${PIDS[-1]}"
+wait "${PIDS[-1]}" 2>/dev/null || :
+reaped "${PIDS[-1]}"
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" --json >"$WORK/json" 2>"$WORK/kcopy.log"
+grep -q '"resumed_bytes":[1-9]' "$WORK/json" || fail "nothing was resumed"
+cmp "$WORK/src" "$WORK/dst"
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" --json >"$WORK/json" 2>"$WORK/kcopy.log"
+grep -q '"copied_bytes":0,"zero_bytes":0' "$WORK/json" || fail "a complete copy was copied again"
+cmp "$WORK/src" "$WORK/dst"
+rm -f "$WORK/map"
+
 echo "- a sparse file of 300 GiB with data at both ends"
 rm -f "$WORK/src" "$WORK/dst"
 truncate -s 300G "$WORK/src"
