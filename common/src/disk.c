@@ -3,7 +3,8 @@
  * Purpose. A file or block device as a kedge_disk over the loop: whole ranges or an error, O_DIRECT where the file system
  * allows it, bounced where the caller's memory does not fit.
  *
- * Owns. The descriptor; for a bounced operation its aligned copy.
+ * Owns. The descriptor; for a bounced operation its aligned copy. On disks with blocks of 4 KiB a second descriptor without O_DIRECT,
+ * for ranges that are finer than that; the kernel keeps the page cache and direct I/O of whole pages coherent, and a flush covers both.
  *
  * Locks. None: the loop's thread.
  *
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,6 +27,8 @@
 #include "kedge/file.h"
 
 #define ZERO_STEP_BYTES (1u << 20)
+/* No disk has larger logical blocks than this, so direct I/O of whole ones is never refused. */
+#define FINE_BYTES 4096u
 
 /* How a ZERO is being done (kedge_disk_io.way): tried in this order. */
 enum zero_way { ZERO_BY_RANGE, ZERO_BY_PUNCH, ZERO_BY_WRITING };
@@ -33,7 +37,8 @@ struct file_disk {
 	struct kedge_disk disk;
 	struct kedge_loop *loop;
 	int fd;
-	bool is_direct;
+	int fine_fd; /* without O_DIRECT; -1: not needed so far */
+	bool is_direct, is_file;
 	enum zero_way zero_way; /* the best one that the file system has not refused */
 	void *zeroes; /* ZERO_STEP_BYTES, made when first needed */
 };
@@ -80,12 +85,32 @@ static void fail_later_cb(void *arg)
 	finish((struct file_disk *)io->disk, io, -ENOMEM);
 }
 
+/* A range that direct I/O refuses as too fine is asked for once more, through the page cache. */
+static bool must_go_fine(struct file_disk *f, struct kedge_disk_io *io)
+{
+	char path[40];
+
+	if ((io->op != KEDGE_DISK_READ && io->op != KEDGE_DISK_WRITE) || !f->is_direct || !f->is_file || io->is_fine ||
+	    ((io->start_bytes + io->done_bytes) | io->nr_bytes) % FINE_BYTES == 0)
+		return false;
+	if (f->fine_fd < 0) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", f->fd);
+		f->fine_fd = open(path, (fcntl(f->fd, F_GETFL) & O_ACCMODE) | O_CLOEXEC);
+	}
+	return f->fine_fd >= 0;
+}
+
 static void op_cb(struct kedge_op *op, int res)
 {
 	struct kedge_disk_io *io = kedge_container_of(op, struct kedge_disk_io, ring);
 	struct file_disk *f = (struct file_disk *)io->disk;
 
 	if (res == -EINTR || res == -EAGAIN) {
+		step(f, io);
+		return;
+	}
+	if (res == -EINVAL && must_go_fine(f, io)) {
+		io->is_fine = true;
 		step(f, io);
 		return;
 	}
@@ -154,13 +179,14 @@ static void step(struct file_disk *f, struct kedge_disk_io *io)
 {
 	uint64_t start = io->start_bytes + io->done_bytes, left = io->nr_bytes - io->done_bytes;
 	char *buf = io->priv ? io->priv : io->buf;
+	int fd = io->is_fine ? f->fine_fd : f->fd;
 
 	switch (io->op) {
 	case KEDGE_DISK_READ:
-		kedge_op_read(f->loop, &io->ring, f->fd, buf + io->done_bytes, left, start);
+		kedge_op_read(f->loop, &io->ring, fd, buf + io->done_bytes, left, start);
 		return;
 	case KEDGE_DISK_WRITE:
-		kedge_op_write(f->loop, &io->ring, f->fd, buf + io->done_bytes, left, start);
+		kedge_op_write(f->loop, &io->ring, fd, buf + io->done_bytes, left, start);
 		return;
 	case KEDGE_DISK_ZERO:
 		step_zero(f, io);
@@ -178,6 +204,7 @@ static void file_submit(struct kedge_disk *d, struct kedge_disk_io *io)
 
 	io->disk = d;
 	io->done_bytes = 0;
+	io->is_fine = false;
 	io->priv = NULL;
 	io->ring.fn = op_cb;
 	if (has_data && f->is_direct && ((uintptr_t)io->buf & (d->lbs_bytes - 1))) {
@@ -205,6 +232,7 @@ static void file_close(struct kedge_disk *d)
 	struct file_disk *f = (struct file_disk *)d;
 
 	kedge_close(f->fd);
+	kedge_close(f->fine_fd);
 	kedge_buf_free(f->zeroes);
 	free(f);
 }
@@ -237,12 +265,14 @@ int kedge_disk_open(struct kedge_loop *l, const char *path, unsigned flags, stru
 		    struct kedge_err *err)
 {
 	struct file_disk *f = calloc(1, sizeof *f);
+	struct stat st;
 	int r;
 
 	if (!f)
 		return kedge_err_set(err, -ENOMEM, KEDGE_SIDE_NONE, "no memory to open %s", path);
 	f->disk.ops = &file_ops;
 	f->loop = l;
+	f->fine_fd = -1;
 	f->fd = open_path(path, flags, &f->is_direct);
 	if (f->fd < 0) {
 		r = kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot open %s: %s", path, strerror(errno));
@@ -253,6 +283,7 @@ int kedge_disk_open(struct kedge_loop *l, const char *path, unsigned flags, stru
 		kedge_err_prefix(err, "%s", path);
 		goto close_fd;
 	}
+	f->is_file = fstat(f->fd, &st) == 0 && S_ISREG(st.st_mode);
 	*ret_disk = &f->disk;
 	return 0;
 

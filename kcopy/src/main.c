@@ -429,9 +429,10 @@ int main(int argc, char **argv)
 	kcopy_progress_result(&c.progress, &c.result);
 	if (rc < 0)
 		kedge_error("%s", c.err.msg);
+	bool has_begun = c.hydrator != NULL;
 	close_all(&c);
-	/* a plain -EINVAL comes from what was asked for: the url, a name, source and destination the same */
-	if (rc == -EINVAL)
+	/* before anything was copied a plain -EINVAL comes from what was asked for: the url, a name, source and destination the same */
+	if (rc == -EINVAL && !has_begun)
 		return KEDGE_EXIT_USAGE;
 	return rc == KEDGE_E_SOURCE_MEDIUM ? KEDGE_EXIT_PARTLY : (int)kedge_exit_of(rc);
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Files and devices on both sides: odd sizes, a map that does not fit, a full destination, output for programs.
 . "$(dirname "$0")/lib.sh"
-need openssl cmp qemu-img losetup
+need openssl cmp qemu-img losetup mkfs.ext4
 
 echo "- sizes from 1 byte up, none of them round"
 for size in 1 511 512 513 4095 4097 65536 1048577 $((3 * 1048576 + 12345)); do
@@ -98,4 +98,22 @@ rm -f "$WORK/map"
 losetup -d "$LOOP_DEVICE"
 LOOP_DEVICE=
 cmp -n $((16 * 1048576)) "$WORK/src" "$WORK/dst"
+
+echo "- a file system on a disk with blocks of 4 KiB, a size that is no multiple of them"
+rm -f "$WORK/dst" "$WORK/map"
+truncate -s 64M "$WORK/disk"
+LOOP_DEVICE=$(losetup -f --show --sector-size 4096 "$WORK/disk")
+mkfs.ext4 -q "$LOOP_DEVICE"
+mount "$LOOP_DEVICE" "$WORK/small"
+MOUNT=$WORK/small
+openssl rand $((1048576 + 2048)) >"$WORK/src"
+truncate -s 2M "$WORK/small/larger"
+for dst in dst larger; do
+	"$KCOPY" "$WORK/src" "$WORK/small/$dst" --verify 2>"$WORK/kcopy.log"
+	cmp -n $((1048576 + 2048)) "$WORK/src" "$WORK/small/$dst"
+done
+umount "$WORK/small"
+MOUNT=
+losetup -d "$LOOP_DEVICE"
+LOOP_DEVICE=
 echo PASS

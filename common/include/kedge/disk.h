@@ -43,6 +43,7 @@ struct kedge_disk_io {
 	void *priv;
 	uint64_t done_bytes;
 	int way;
+	bool is_fine;
 	struct kedge_disk *disk;
 	struct kedge_disk_io *next;
 };
