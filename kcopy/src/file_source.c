@@ -180,6 +180,14 @@ static void fsource_read(struct kedge_source *base, struct kedge_source_io *io)
 		read_more(r);
 }
 
+/* What was cut off the file since it was opened is no hole: it is data that can no longer be read. */
+static bool is_cut_short(const struct fsource *src)
+{
+	struct stat st;
+
+	return fstat(src->fd, &st) < 0 || (uint64_t)st.st_size < src->file_bytes;
+}
+
 /* The kind of the run at at_bytes, and its end. A file system that cannot tell has data everywhere. */
 static bool is_hole_at(struct fsource *src, uint64_t at_bytes, uint64_t end_bytes, uint64_t *ret_end_bytes)
 {
@@ -187,7 +195,7 @@ static bool is_hole_at(struct fsource *src, uint64_t at_bytes, uint64_t end_byte
 
 	*ret_end_bytes = end_bytes;
 	if (data < 0)
-		return errno == ENXIO; /* nothing but a hole up to the end of the file */
+		return errno == ENXIO && !is_cut_short(src); /* nothing but a hole up to the end of the file */
 	if ((uint64_t)data > at_bytes) {
 		*ret_end_bytes = kedge_min_u64((uint64_t)data, end_bytes);
 		return true;

@@ -77,6 +77,14 @@ void tgt_lun_close(struct tgt_lun *l)
 	l->fd = -1;
 }
 
+/* What was cut off the file since it was opened is no hole: a hole reads as zeroes, this does not read at all. */
+static bool is_cut_short(const struct tgt_lun *l)
+{
+	struct stat st;
+
+	return fstat(l->fd, &st) < 0 || (uint64_t)st.st_size < l->unit.nr_blocks * l->unit.lbs_bytes;
+}
+
 uint32_t tgt_lun_status(const struct tgt_lun *l, uint64_t lba, uint32_t allocation, uint8_t *out)
 {
 	uint32_t lbs = l->unit.lbs_bytes, n = 0;
@@ -87,7 +95,7 @@ uint32_t tgt_lun_status(const struct tgt_lun *l, uint64_t lba, uint32_t allocati
 	while (at < end && n < max) {
 		uint8_t *d = out + 8 + 16 * n;
 		off_t data = lseek(l->fd, (off_t)at, SEEK_DATA);
-		bool is_hole = data < 0 ? errno == ENXIO : (uint64_t)data > at;
+		bool is_hole = data < 0 ? errno == ENXIO && !is_cut_short(l) : (uint64_t)data > at;
 		uint64_t stop = end;
 
 		if (is_hole && data >= 0) {

@@ -56,8 +56,24 @@ expect_exit 24 "$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/nomap" 2>"$WORK/kco
 expect_exit 2 "$KCOPY" "$WORK/src" "$WORK/src" 2>"$WORK/kcopy.log"
 expect_exit 1 "$KCOPY" "$WORK/nothing" "$WORK/dst" 2>"$WORK/kcopy.log"
 
+echo "- a source file that is cut off while it is copied: an error, no zeroes in its place"
+rm -f "$WORK/src" "$WORK/dst" "$WORK/map"
+truncate -s $((1025 * 1048576)) "$WORK/src" # its second GiB is asked for when the data in front has been copied
+openssl rand 8388608 | dd of="$WORK/src" conv=notrunc status=none
+openssl rand 65536 | dd of="$WORK/src" bs=1M seek=1024 conv=notrunc status=none
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" --rate 3M 2>"$WORK/kcopy.log" &
+pid=$!
+PIDS+=("$pid")
+wait_until 20 has_pages "$WORK/map" || fail "the copy does not get going"
+truncate -s 1024M "$WORK/src"
+expect_exit 7 wait "$pid"
+reaped "$pid"
+grep -q "bytes 1073741824 to 1074790400 cannot be read" "$WORK/kcopy.log"
+rm -f "$WORK/src" "$WORK/dst" "$WORK/map"
+
 echo "- progress for programs"
 rm -f "$WORK/dst"
+random_image "$WORK/src" 8
 "$KCOPY" "$WORK/src" "$WORK/dst" --progress=3 3>"$WORK/percent" 2>"$WORK/kcopy.log"
 [ "$(tail -n 1 "$WORK/percent")" = 100/100 ] || fail "the last line of --progress is not 100/100"
 

@@ -259,6 +259,7 @@ static void test_read_errors_are_told(void **state)
 {
 	static uint8_t data[2 << 20];
 	struct outcome o = {.data = data, .out_max = sizeof data};
+	uint8_t status[16] = {0x9e, 0x12};
 	char path[96];
 	struct wire w;
 
@@ -275,6 +276,15 @@ static void test_read_errors_are_told(void **state)
 		assert_int_equal(o.sense, 0x031100);
 		assert_int_equal(o.nr_data_in, 0);
 		assert_int_equal(o.residual, 4096);
+	}
+	/* nor is it called a hole, which reads as zeroes */
+	for (uint32_t lba = 8192; lba <= 10000; lba += 1808) {
+		kedge_put_be64(status + 2, lba);
+		kedge_put_be32(status + 10, 24);
+		peer_command(&w.p, 1, status, 24, &o);
+		assert_int_equal(o.status, 0);
+		assert_int_equal(o.nr_bytes, 24);
+		assert_int_equal(data[8 + 12], 0); /* mapped */
 	}
 	peer_finish(&w.p, peer_read10(&w.p, 1, 8184, 8, 4096), &o);
 	assert_int_equal(o.status, 0);
