@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -36,9 +37,11 @@ static int wait_for(int fd, short events, uint64_t deadline_ns)
 	}
 }
 
-static int open_socket(const char *path, struct kedge_err *err)
+static int open_socket(const char *path, unsigned timeout_ms, struct kedge_err *err)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	/* connect(2) waits too: for a place in the queue of a server that is stopped. 0 would mean for ever. */
+	struct timeval limit = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 + 1};
 	int fd;
 
 	if (strlen(path) >= sizeof sa.sun_path)
@@ -47,11 +50,12 @@ static int open_socket(const char *path, struct kedge_err *err)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_CONTROL, "cannot make a socket: %s", strerror(errno));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0) {
 		int e = errno;
 		kedge_close(fd);
 		return kedge_err_set(err, KEDGE_E_UNREACHABLE, KEDGE_SIDE_CONTROL, "cannot connect to %s: %s", path,
-				     strerror(e));
+				     e == EAGAIN ? "it takes no connection" : strerror(e));
 	}
 	return fd;
 }
@@ -132,7 +136,7 @@ int kedge_ctl_call(const char *socket_path, const char *cmd, json_t *args, unsig
 	if (reply && line) {
 		strcpy(line, text);
 		strcat(line, "\n");
-		fd = open_socket(socket_path, err);
+		fd = open_socket(socket_path, timeout_ms, err);
 		r = fd < 0 ? fd : exchange(fd, line, reply, deadline_ns);
 		if (fd >= 0 && r < 0)
 			r = kedge_err_set(err, KEDGE_E_UNREACHABLE, KEDGE_SIDE_CONTROL, "%s: no answer to %s: %s",

@@ -197,6 +197,31 @@ static void test_ctl_answers_refusals_and_silence(void **state)
 	assert_int_equal(kedge_ctl_call(in_dir("none"), "status", NULL, 100, NULL, NULL), KEDGE_E_UNREACHABLE);
 }
 
+/* A server that is stopped takes no connections; once its queue is full, connect(2) itself waits. */
+static void test_ctl_keeps_its_deadline_before_a_full_queue(void **state)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), r = 0, nr = 0;
+
+	snprintf(sa.sun_path, sizeof sa.sun_path, "%s/s", dir);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+	assert_int_equal(listen(fd, 0), 0);
+	int queued[8];
+	for (; nr < 8 && r == 0; nr++) {
+		queued[nr] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		r = connect(queued[nr], (struct sockaddr *)&sa, sizeof sa);
+	}
+	assert_int_equal(r, -1);
+	assert_int_equal(errno, EAGAIN);
+	alarm(20); /* without the deadline it would wait for ever */
+	assert_int_equal(kedge_ctl_call(sa.sun_path, "status", NULL, 100, NULL, NULL), KEDGE_E_UNREACHABLE);
+	alarm(0);
+	while (nr > 0)
+		close(queued[--nr]);
+	close(fd);
+	unlink(sa.sun_path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -206,6 +231,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_chap_file_bad_ones_are_refused_without_their_secret, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_proc_is_not_fooled_by_a_reused_pid, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ctl_answers_refusals_and_silence, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ctl_keeps_its_deadline_before_a_full_queue, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
