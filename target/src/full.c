@@ -76,6 +76,22 @@ static void check_condition(struct tgt_cmd *cmd, enum tgt_sense sense)
 	tgt_conn_queue(cmd);
 }
 
+static void read_failed(struct tgt_cmd *cmd, int res)
+{
+	kedge_error("read of %s at %llu failed: %s", cmd->lun->path, (unsigned long long)(cmd->disk_bytes + cmd->read_bytes),
+		    res ? kedge_err_text(res) : "the file ends there");
+	if (!cmd->is_queued) {
+		check_condition(cmd, SENSE_READ_ERROR);
+		return;
+	}
+	/* Data of it is out already: the status follows, and the residual count says how much did not come (RFC 7143 11.4.5). */
+	cmd->status = SCSI_CHECK_CONDITION;
+	cmd->sense = SENSE_READ_ERROR;
+	cmd->is_over = false;
+	cmd->residual = kedge_get_be32(cmd->bhs + 20) - (uint32_t)cmd->sent_bytes;
+	tgt_conn_queue(cmd);
+}
+
 static void read_cb(struct kedge_op *op, int res)
 {
 	struct tgt_cmd *cmd = kedge_container_of(op, struct tgt_cmd, op);
@@ -91,14 +107,7 @@ static void read_cb(struct kedge_op *op, int res)
 			return;
 		}
 	} else if (!c->is_gone) {
-		kedge_error("read of %s at %llu failed: %s", cmd->lun->path, (unsigned long long)(cmd->disk_bytes + cmd->read_bytes),
-			    res ? kedge_err_text(res) : "the file ends there");
-		if (cmd->is_queued) {
-			/* Data of it is out already: only an end of the connection says that the rest does not come. */
-			tgt_conn_drop(c, "read error in the middle of a transfer");
-			return;
-		}
-		check_condition(cmd, SENSE_READ_ERROR);
+		read_failed(cmd, res);
 		return;
 	}
 	if (c->is_gone)
