@@ -223,8 +223,11 @@ static void end_cmd(struct tgt_conn *c, struct tgt_cmd *cmd)
 	bool is_last = cmd->is_last;
 
 	c->tx_head = cmd->next;
-	if (!c->tx_head)
+	if (!c->tx_head) {
 		c->tx_tail = &c->tx_head;
+		if (c->is_ping_out) /* only now has it all that the ping stood behind */
+			kedge_timer_start(tgt_server_loop(c->s), &c->timer, IDLE_MS);
+	}
 	tgt_cmd_destroy(cmd);
 	if (is_last)
 		tgt_conn_drop(c, NULL);
@@ -239,6 +242,7 @@ static void out_cb(struct kedge_op *op, int res)
 		tgt_conn_drop(c, "send failed");
 		return;
 	}
+	c->has_sent = true;
 	while (c->iov_at < c->nr_iov && n >= c->iov[c->iov_at].iov_len)
 		n -= c->iov[c->iov_at++].iov_len;
 	if (c->iov_at < c->nr_iov) {
@@ -472,6 +476,12 @@ static void timer_cb(struct kedge_timer *t)
 	struct tgt_conn *c = kedge_container_of(t, struct tgt_conn, timer);
 	uint8_t bhs[BHS_BYTES] = {OP_NOP_IN, 0x80};
 
+	if (c->is_full && !c->is_closing && c->tx_head && c->has_sent) {
+		/* It takes what we send, slowly; a ping would wait, or waits, behind that. */
+		c->has_sent = false;
+		kedge_timer_start(tgt_server_loop(c->s), &c->timer, IDLE_MS);
+		return;
+	}
 	if (!c->is_full || c->is_ping_out || c->is_closing) {
 		tgt_conn_drop(c, c->is_full ? "no answer to a ping" : "login not complete in time");
 		return;

@@ -49,7 +49,7 @@ struct tgt_conn {
 	struct kedge_op in, out;
 	struct kedge_timer timer;    /* login deadline, then idle pings */
 	struct kedge_defer end;      /* frees it */
-	bool is_ping_out;
+	bool is_ping_out, has_sent; /* has_sent: since the timer last looked */
 	struct sockaddr_storage peer;
 
 	uint8_t *rx;

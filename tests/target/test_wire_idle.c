@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Purpose. ktarget over the wire: sessions that say nothing. After 15 s the target asks; who answers stays, who does not is gone 15 s
- * later. Half a minute of waiting, so it stands apart from the quick tests.
+ * later; who is still busy taking data is not asked. Minutes of waiting, so it stands apart from the quick tests.
  * Owns. One ktarget. Locks. None.
  */
 #include "wire.h"
@@ -57,9 +57,44 @@ static void test_idle_sessions_are_pinged_and_silent_ones_end(void **state)
 	wire_end(&w);
 }
 
+/* Over a slow line the answers to what was asked take longer than the silence that is allowed. */
+static void test_slow_readers_are_not_silent(void **state)
+{
+	enum { NR_READS = 10, NR_BLOCKS = DISK1_BYTES / 512 };
+	uint64_t total = (uint64_t)NR_READS * NR_BLOCKS * 512, got = 0;
+	int64_t start_ms;
+	struct wire w;
+
+	wire_begin(&w, NULL);
+	assert_int_equal(peer_login(&w.p, "MaxRecvDataSegmentLength=262144", NULL, NULL), 0);
+	for (int i = 0; i < 2; i++) { /* the first one finds a unit attention */
+		struct outcome o = {0};
+		peer_finish(&w.p, peer_read10(&w.p, 1, 0, 1, 512), &o);
+		assert_int_equal(o.error, 0);
+	}
+	start_ms = now_ms();
+	for (int i = 0; i < NR_READS; i++)
+		peer_read10(&w.p, 1, 0, NR_BLOCKS, NR_BLOCKS * 512);
+	while (got < total) {
+		/* 2 MiB/s, and not a byte from us */
+		int64_t ahead_ms = (int64_t)(got >> 11) - (now_ms() - start_ms);
+		if (ahead_ms > 0)
+			nanosleep(&(struct timespec){.tv_sec = ahead_ms / 1000, .tv_nsec = ahead_ms % 1000 * 1000000}, NULL);
+		assert_int_equal(peer_recv(&w.p), 0);
+		if (pdu_opcode(w.p.bhs) == OP_DATA_IN)
+			got += w.p.nr_data;
+	}
+	assert_true(now_ms() - start_ms > 35000);
+	peer_close(&w.p);
+	assert_true(target_stop(&w.t));
+}
+
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_idle_sessions_are_pinged_and_silent_ones_end)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_idle_sessions_are_pinged_and_silent_ones_end),
+		cmocka_unit_test(test_slow_readers_are_not_silent),
+	};
 
 	return wire_main(argc, argv) ? 2 : cmocka_run_group_tests_name("wire idle", tests, NULL, NULL);
 }
