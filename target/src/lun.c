@@ -13,18 +13,24 @@
 #include <unistd.h>
 
 #include "kedge/bytes.h"
-#include "kedge/crc32c.h"
 #include "kedge/file.h"
 
 #define DESCRIPTORS_MAX 256u
 
+/* FNV-1a, 64 bits. Two CRCs would not do: texts of one length that have one in common have the other in common too. */
+static uint64_t hash(const char *text)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (; *text; text++)
+		h = (h ^ (uint8_t)*text) * 0x100000001b3u;
+	return h;
+}
+
+/* NAA 3, locally assigned: stable for a serial number. Initiators take units with one name for one disk. */
 static void make_naa(struct tgt_unit *u)
 {
-	size_t n = strlen(u->serial);
-
-	/* NAA 3, locally assigned: stable for a serial number */
-	kedge_put_be32(u->naa, kedge_crc32c(0, u->serial, n));
-	kedge_put_be32(u->naa + 4, kedge_crc32c(0x6b656467, u->serial, n));
+	kedge_put_be64(u->naa, hash(u->serial));
 	u->naa[0] = (uint8_t)(0x30 | (u->naa[0] & 0x0f));
 }
 
@@ -59,8 +65,7 @@ int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct
 	if (serial)
 		strcpy(l->unit.serial, serial);
 	else
-		snprintf(l->unit.serial, sizeof l->unit.serial, "%08x%08x", kedge_crc32c(0, path, strlen(path)),
-			 kedge_crc32c(1, path, strlen(path)));
+		snprintf(l->unit.serial, sizeof l->unit.serial, "%016llx", (unsigned long long)hash(path));
 	for (const char *p = l->unit.serial; *p; p++) {
 		if (*p < ' ' || *p > '~') {
 			tgt_lun_close(l);

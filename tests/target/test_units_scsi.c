@@ -11,9 +11,11 @@
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "inquiry.h"
 #include "kedge/bytes.h"
+#include "lun.h"
 #include "scsi.h"
 
 static const struct tgt_unit disk = {
@@ -265,6 +267,27 @@ static void test_inquiry_identifiers(void **state)
 	assert_int_equal(out[7], 8 + 127);
 }
 
+/* Two volumes whose serial numbers have the same CRC32C: an initiator must not take them for one disk. */
+static void test_units_of_alike_serials_have_names_of_their_own(void **state)
+{
+	static const char *const serials[] = {"0f8fad5b-d9cb-469f-a165-7086fcaaa56c.7", "0f8fad5b-d9cb-469f-a165-7086144ae49f.7"};
+	char path[] = "/tmp/kedge-target.XXXXXX";
+	struct tgt_lun luns[3];
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(tgt_lun_open(&luns[i], path, serials[i % 2], NULL), 0);
+		tgt_lun_close(&luns[i]);
+		assert_int_equal(luns[i].unit.naa[0] >> 4, 3);
+	}
+	unlink(path);
+	close(fd);
+	assert_memory_not_equal(luns[0].unit.naa, luns[1].unit.naa, 8);
+	assert_memory_equal(luns[0].unit.naa, luns[2].unit.naa, 8);
+}
+
 static void test_inquiry_provisioning_tells_of_holes(void **state)
 {
 	struct tgt_unit block = disk;
@@ -465,6 +488,7 @@ int main(void)
 		cmocka_unit_test(test_inquiry_standard),
 		cmocka_unit_test(test_inquiry_pages),
 		cmocka_unit_test(test_inquiry_identifiers),
+		cmocka_unit_test(test_units_of_alike_serials_have_names_of_their_own),
 		cmocka_unit_test(test_inquiry_provisioning_tells_of_holes),
 		cmocka_unit_test(test_capacities),
 		cmocka_unit_test(test_report_luns),
