@@ -55,6 +55,17 @@ static int usage(const char *what)
 	return KEDGE_EXIT_USAGE;
 }
 
+static bool take_sessions(const char *text, unsigned *ret_nr)
+{
+	char *end;
+	unsigned long nr = strtoul(text, &end, 10);
+
+	if (text[0] < '0' || text[0] > '9' || *end || nr < 1 || nr > 256)
+		return false;
+	*ret_nr = (unsigned)nr;
+	return true;
+}
+
 static int serve(const struct tgt_opts *o)
 {
 	struct program p = {.sig_op.fn = sig_cb};
@@ -118,8 +129,7 @@ int main(int argc, char **argv)
 			break;
 		case SERIAL: o.serials[o.nr_luns ? o.nr_luns - 1 : 0] = optarg; break;
 		case MAX_SESSIONS:
-			o.nr_sessions_max = (unsigned)atoi(optarg);
-			if (o.nr_sessions_max < 1 || o.nr_sessions_max > 256)
+			if (!take_sessions(optarg, &o.nr_sessions_max))
 				return usage("--max-sessions: 1 to 256");
 			break;
 		case HELP: fputs(help, stdout); return 0;

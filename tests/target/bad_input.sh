@@ -47,6 +47,7 @@ refused 2 "are needed" "${P[@]}" "${L[@]}"
 refused 2 "--help" "${P[@]}" "${I[@]}" "${L[@]}" --nonsense
 refused 2 "--help" "${P[@]}" "${I[@]}" "${L[@]}" more
 refused 2 "--max-sessions" "${P[@]}" "${I[@]}" "${L[@]}" --max-sessions 0
+refused 2 "--max-sessions" "${P[@]}" "${I[@]}" "${L[@]}" --max-sessions 16abc
 refused 2 "--serial" "${P[@]}" "${I[@]}" "${L[@]}" --serial ""
 refused 2 "--serial" "${P[@]}" "${I[@]}" "${L[@]}" --serial $'a\nb'
 refused 2 "--serial" "${P[@]}" "${I[@]}" "${L[@]}" --serial "$(printf '%0128d' 1)"
