@@ -23,10 +23,13 @@
 #include <iscsi/scsi-lowlevel.h>
 
 #include "kedge/bytes.h"
+#include "kedge/uuid.h"
 
 /* which_events may say "nothing now": ask again after this long (iscsi.h asks for at least 100 ms). */
 #define ASK_AGAIN_MS 100
 #define WHY_MAX 200
+/* Data-In comes in pieces of 8 KiB, the default of RFC 7143, or more: each piece that is missing leaves a mark. */
+#define MARK_BYTES 8192u
 
 _Static_assert(sizeof(struct scsi_iovec) == sizeof(struct iovec), "libiscsi promises that its iovec is POSIX's");
 
@@ -44,7 +47,7 @@ struct kcopy_conn {
 	struct kedge_timer ask;
 	struct kedge_defer kick;   /* queued: something was queued for sending, or polls must be armed */
 	struct kcopy_cmd *cmds;    /* under way, doubly linked, newest first */
-	uint64_t heard_ns;
+	uint64_t heard_ns, mark;
 	unsigned nr_depth;         /* calls of settle on the stack */
 	bool has_login_answer, is_up, is_lost_told;
 	int lost_code;             /* 0: alive */
@@ -149,6 +152,41 @@ static void logout_cb(struct iscsi_context *ctx, int status, void *data, void *p
 		note_lost(c, -ECANCELED, "logged out");
 }
 
+/* ---- marks ---- */
+
+/*
+ * libiscsi does not count the data of a read: a target that says GOOD and sends less, without a word about a residual, leaves what was
+ * in the buffer before, and that would be copied. So a number that nobody can guess stands at the end of each piece of the buffer
+ * before the read, and what still holds one afterwards did not come. Data that holds the very number there by chance is read again.
+ */
+static uint8_t *mark_at(const struct kcopy_cmd *cmd, uint32_t i)
+{
+	uint32_t end = (i + 1) * MARK_BYTES;
+
+	return cmd->read_buf + (end < cmd->nr_read_bytes ? end : cmd->nr_read_bytes) - sizeof cmd->read_mark;
+}
+
+static uint32_t nr_marks(const struct kcopy_cmd *cmd)
+{
+	return (cmd->nr_read_bytes + MARK_BYTES - 1) / MARK_BYTES;
+}
+
+static void set_marks(struct kcopy_conn *c, struct kcopy_cmd *cmd)
+{
+	c->mark = c->mark * 6364136223846793005u + 1442695040888963407u; /* another one when it is read again */
+	cmd->read_mark = c->mark;
+	for (uint32_t i = 0; i < nr_marks(cmd); i++)
+		memcpy(mark_at(cmd, i), &cmd->read_mark, sizeof cmd->read_mark);
+}
+
+static bool has_mark(const struct kcopy_cmd *cmd)
+{
+	for (uint32_t i = 0; i < nr_marks(cmd); i++)
+		if (memcmp(mark_at(cmd, i), &cmd->read_mark, sizeof cmd->read_mark) == 0)
+			return true;
+	return false;
+}
+
 /* ---- commands ---- */
 
 static void link_cmd(struct kcopy_conn *c, struct kcopy_cmd *cmd)
@@ -157,6 +195,7 @@ static void link_cmd(struct kcopy_conn *c, struct kcopy_cmd *cmd)
 	cmd->is_done = false;
 	cmd->data = NULL;
 	cmd->nr_data = 0;
+	cmd->nr_read_bytes = 0;
 	cmd->sense_key = 0;
 	cmd->sense_code = 0;
 	cmd->prev = NULL;
@@ -228,6 +267,8 @@ static void cmd_cb(struct iscsi_context *ctx, int status, void *data, void *priv
 	if (!c->ctx || cmd->is_done)
 		return; /* being closed: kcopy_conn_close answers */
 	cmd->outcome = outcome_of(cmd, status, task);
+	if (cmd->outcome == KCOPY_CMD_GOOD && has_mark(cmd))
+		cmd->outcome = KCOPY_CMD_SHORT;
 	if (cmd->outcome == KCOPY_CMD_LOST) {
 		note_lost(c, KEDGE_E_SOURCE_AWAY, iscsi_get_error(ctx));
 	} else {
@@ -286,6 +327,9 @@ int kcopy_cmd_read(struct kcopy_conn *c, struct kcopy_cmd *cmd, uint64_t lba, vo
 {
 	link_cmd(c, cmd);
 	cmd->iov = (struct iovec){ .iov_base = buf, .iov_len = nr_bytes };
+	cmd->read_buf = buf;
+	cmd->nr_read_bytes = nr_bytes;
+	set_marks(c, cmd);
 	cmd->task = iscsi_read16_iov_task(c->ctx, c->url.lun, lba, nr_bytes, (int)block_bytes, 0, 0, 0, 0, 0, cmd_cb, cmd,
 					  (struct scsi_iovec *)&cmd->iov, 1);
 	return sent(c, cmd, cmd->task != NULL);
@@ -484,6 +528,7 @@ int kcopy_conn_open(struct kedge_loop *l, const struct kcopy_conn_opts *o, struc
 	c->kick.fn = kick_cb;
 	c->kick.arg = c;
 	c->heard_ns = kedge_loop_now_ns(l);
+	kedge_random(&c->mark, sizeof c->mark);
 	c->ctx = iscsi_create_context(o->initiator_iqn);
 	if (!c->ctx) {
 		free(c);

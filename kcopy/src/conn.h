@@ -27,7 +27,7 @@ struct kcopy_cmd;
 
 enum kcopy_outcome {
 	KCOPY_CMD_GOOD,
-	KCOPY_CMD_SHORT,     /* good, but the target says that it sent less than asked for */
+	KCOPY_CMD_SHORT,     /* good, but less came than was asked for, whether the target says so or not */
 	KCOPY_CMD_ATTENTION, /* unit attention */
 	KCOPY_CMD_BUSY,      /* busy, task set full, not ready, aborted: again after a while */
 	KCOPY_CMD_MEDIUM,    /* medium or hardware error */
@@ -50,6 +50,9 @@ struct kcopy_cmd {
 	struct kcopy_conn *conn;
 	void *task;
 	struct iovec iov;
+	uint8_t *read_buf;     /* of a read, with marks of read_mark in it */
+	uint32_t nr_read_bytes;
+	uint64_t read_mark;
 	bool is_done;
 	struct kcopy_cmd *next, *prev;
 };

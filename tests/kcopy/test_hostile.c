@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Purpose. Targets that do not play fair: they skip the proof of mutual CHAP in the two ways that libiscsi 1.19 lets pass, say
- * nothing, say nonsense, or close at once. The source must refuse or keep trying; it must never come up.
+ * nothing, say nonsense, or close at once: the source must refuse or keep trying; it must never come up. Or they are good targets
+ * but for their reads, which they call good without having sent all of the data: the read must fail.
  *
  * Owns. A child process per case, a target of a few lines.
  *
@@ -114,6 +115,97 @@ static void target_talks_nonsense(int fd)
 
 static void target_closes(int fd)
 {
+}
+
+/* ---- a target that is good but for its reads ---- */
+
+enum gap { GAP_NONE, GAP_ALL, GAP_BEGIN, GAP_MIDDLE, GAP_END };
+static enum gap gap;
+
+#define READ_BYTES 65536u
+#define SEGMENT_BYTES 8192u
+
+static uint8_t disk_byte(uint32_t at)
+{
+	return (uint8_t)(at * 7 + at / 4096 + 1);
+}
+
+static void send_answer(int fd, const uint8_t request[48], uint8_t opcode, uint8_t flags, uint32_t stat_sn, uint32_t at,
+			const uint8_t *data, uint32_t n)
+{
+	static uint8_t pdu[48 + SEGMENT_BYTES];
+
+	memset(pdu, 0, 48);
+	pdu[0] = opcode;
+	pdu[1] = flags;
+	kedge_put_be24(pdu + 5, n);
+	memcpy(pdu + 16, request + 16, 4);
+	kedge_put_be32(pdu + 20, 0xffffffff);
+	kedge_put_be32(pdu + 24, stat_sn);
+	kedge_put_be32(pdu + 28, kedge_get_be32(request + 24) + 1);
+	kedge_put_be32(pdu + 32, kedge_get_be32(request + 24) + 64);
+	kedge_put_be32(pdu + 36, at / SEGMENT_BYTES);
+	kedge_put_be32(pdu + 40, opcode == 0x25 ? at : 0);
+	if (n)
+		memcpy(pdu + 48, data, n);
+	send(fd, pdu, 48 + kedge_round_up(n, 4), MSG_NOSIGNAL);
+}
+
+static bool is_gap(uint32_t at, uint32_t n)
+{
+	return gap == GAP_ALL || (gap == GAP_BEGIN && at == 0) || (gap == GAP_MIDDLE && at == n / 2 / SEGMENT_BYTES * SEGMENT_BYTES) ||
+	       (gap == GAP_END && at + SEGMENT_BYTES >= n);
+}
+
+static void send_read(int fd, const uint8_t request[48], uint32_t stat_sn)
+{
+	uint32_t n = kedge_get_be32(request + 20), lba = kedge_get_be32(request + 32 + 6);
+	uint8_t data[SEGMENT_BYTES];
+
+	for (uint32_t at = 0; at < n; at += SEGMENT_BYTES) {
+		if (is_gap(at, n))
+			continue;
+		for (uint32_t i = 0; i < SEGMENT_BYTES; i++)
+			data[i] = disk_byte(lba * 512 + at + i);
+		send_answer(fd, request, 0x25, 0, 0, at, data, (uint32_t)kedge_min_u64(n - at, SEGMENT_BYTES));
+	}
+	send_answer(fd, request, 0x21, 0x80, stat_sn, 0, NULL, 0); /* GOOD, and no residual */
+}
+
+static void target_leaves_gaps(int fd)
+{
+	static const char keys[] = "TargetPortalGroupTag=1\0HeaderDigest=None\0DataDigest=None\0InitialR2T=Yes\0ImmediateData=No\0"
+				   "MaxBurstLength=262144\0FirstBurstLength=65536\0MaxRecvDataSegmentLength=65536";
+	static const uint8_t usn[] = {0, 0x80, 0, 4, 't', 'e', 's', 't'};
+	static const uint8_t bad_field[20] = {0, 18, 0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24};
+	uint8_t head[48], capacity[32] = {0};
+	uint32_t stat_sn = 2;
+
+	read_pdu(fd, head);
+	send_login(fd, head, 0x80 | 1 << 2 | 3, keys, sizeof keys);
+	kedge_put_be64(capacity, 2047); /* 1 MiB */
+	kedge_put_be32(capacity + 8, 512);
+	for (;; stat_sn++) {
+		read_pdu(fd, head);
+		if ((head[0] & 0x3f) == 0x06)
+			_exit(0);
+		switch (head[32]) {
+		case 0x12:
+			if (head[34] == 0x80)
+				send_answer(fd, head, 0x25, 0x81, stat_sn, 0, usn, sizeof usn);
+			else
+				send_answer(fd, head, 0x21, 0x80, stat_sn, 0, bad_field, sizeof bad_field);
+			break;
+		case 0x9e:
+			send_answer(fd, head, 0x25, 0x81, stat_sn, 0, capacity, sizeof capacity);
+			break;
+		case 0x88:
+			send_read(fd, head, stat_sn);
+			break;
+		default:
+			send_answer(fd, head, 0x21, 0x80, stat_sn, 0, NULL, 0);
+		}
+	}
 }
 
 static struct child start_target(void (*serve)(int fd))
@@ -240,12 +332,61 @@ static void test_source_keeps_trying_where_nobody_answers_sensibly(void **state)
 	}
 }
 
+/* A read of nr_bytes from a target with such gaps: its result; a good one has the right bytes. */
+static int read_over(enum gap g, uint64_t start_bytes, uint32_t nr_bytes)
+{
+	gap = g;
+	struct child c = start_target(target_leaves_gaps);
+	struct kedge_loop *l;
+	struct kedge_source *src;
+	struct kedge_err err = { 0 };
+	uint8_t *buf = aligned_alloc(4096, kedge_round_up(nr_bytes, 4096));
+	char url[128];
+	bool is_closed = false;
+	int res = 1;
+
+	snprintf(url, sizeof url, "iscsi://127.0.0.1:%u/iqn.2026-11.test:v/1", c.port);
+	assert_int_equal(kedge_loop_create(64, &l, &err), 0);
+	struct kcopy_source_opts o = { .url = url, .nr_sessions = 1 };
+	assert_int_equal(kcopy_source_create(l, &o, &src, &err), 0);
+	memset(buf, 0x77, nr_bytes);
+	struct kedge_source_io io = { .start_bytes = start_bytes, .nr_bytes = nr_bytes, .buf = buf, .fn = never_cb, .arg = &res };
+	src->ops->start(src);
+	src->ops->read(src, &io);
+	for (int i = 0; i < 1000 && res == 1; i++)
+		kedge_loop_run_once(l, 10);
+	for (uint32_t i = 0; res == 0 && i < nr_bytes; i++)
+		assert_int_equal(buf[i], disk_byte((uint32_t)start_bytes + i));
+	src->ops->close(src, closed_cb, &is_closed);
+	while (!is_closed)
+		assert_int_equal(kedge_loop_run_once(l, 100), 0);
+	src->ops->destroy(src);
+	kedge_loop_destroy(l);
+	kill(c.pid, SIGKILL);
+	waitpid(c.pid, NULL, 0);
+	free(buf);
+	return res;
+}
+
+static void test_source_takes_no_good_status_for_data(void **state)
+{
+	assert_int_equal(read_over(GAP_NONE, 0, READ_BYTES), 0);
+	assert_int_equal(read_over(GAP_NONE, 512, 512), 0);
+	assert_int_equal(read_over(GAP_NONE, 4096, 300 * 512), 0);
+	for (enum gap g = GAP_ALL; g <= GAP_END; g++) {
+		assert_int_equal(read_over(g, 0, READ_BYTES), KEDGE_E_SOURCE_MEDIUM);
+		assert_int_equal(read_over(g, 1024, 40 * 512), KEDGE_E_SOURCE_MEDIUM);
+	}
+	assert_int_equal(read_over(GAP_ALL, 0, 512), KEDGE_E_SOURCE_MEDIUM);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_source_refuses_a_target_that_skips_its_proof),
 		cmocka_unit_test(test_source_refuses_a_proof_of_zeroes),
 		cmocka_unit_test(test_source_keeps_trying_where_nobody_answers_sensibly),
+		cmocka_unit_test(test_source_takes_no_good_status_for_data),
 	};
 
 	setenv("KEDGE_SOURCE_TIMEOUTS", "login=150,command=150,nop=100,nop-reply=100,logout=50,backoff-min=5,backoff-max=50", 1);
