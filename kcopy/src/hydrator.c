@@ -200,6 +200,7 @@ static void finish(struct kcopy_hydrator *h, int res)
 {
 	struct kedge_err err = h->err;
 
+	kcopy_plan_tell_bad(h);
 	h->is_running = false;
 	h->is_paused = h->is_degraded = false;
 	h->rest = res == 0 ? KCOPY_DONE : res == -ECANCELED ? KCOPY_IDLE : KCOPY_FAILED;
@@ -285,6 +286,7 @@ static void tick_cb(struct kedge_timer *t)
 	struct kcopy_hydrator *h = kedge_container_of(t, struct kcopy_hydrator, tick);
 
 	is_source_up(h);
+	kcopy_plan_tell_bad(h);
 	h->has_progress = true;
 	kcopy_hydrator_pump(h);
 	/* short at first, so that a source that is up in no time is not waited for */

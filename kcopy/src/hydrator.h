@@ -73,6 +73,8 @@ struct kcopy_hydrator {
 	bool is_asking;
 	struct kcopy_suspect suspects[KCOPY_SUSPECTS_MAX];
 	unsigned nr_suspects;
+	/* bad ranges that no event has told of yet: so many bytes, all of them between these two */
+	uint64_t untold_bytes, untold_start_bytes, untold_end_bytes;
 
 	/* comparison */
 	uint64_t first_mismatch_bytes;
@@ -95,6 +97,8 @@ void kcopy_plan_start(struct kcopy_hydrator *h);
 enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **ret_claim, int *ret_res);
 /* A claim could not be read: give it back, and mark it bad when it is a single block. */
 void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim);
+/* One event for all that was marked since the last: a disk that dies has millions of bad blocks. */
+void kcopy_plan_tell_bad(struct kcopy_hydrator *h);
 
 /* hydrator.c */
 void kcopy_hydrator_pump(struct kcopy_hydrator *h);

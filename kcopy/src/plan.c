@@ -151,17 +151,31 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 	return KCOPY_NEXT_FAIL;
 }
 
+void kcopy_plan_tell_bad(struct kcopy_hydrator *h)
+{
+	char text[128];
+
+	if (h->untold_bytes == 0)
+		return;
+	if (h->untold_bytes == h->untold_end_bytes - h->untold_start_bytes)
+		snprintf(text, sizeof text, "the source cannot read bytes %" PRIu64 " to %" PRIu64, h->untold_start_bytes, h->untold_end_bytes);
+	else
+		snprintf(text, sizeof text, "the source cannot read %" PRIu64 " of the bytes from %" PRIu64 " to %" PRIu64, h->untold_bytes,
+			 h->untold_start_bytes, h->untold_end_bytes);
+	h->untold_bytes = 0;
+	kcopy_hydrator_event(h, "SOURCE_BAD_RANGE", text);
+}
+
 void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim)
 {
 	uint64_t start_bytes = claim->start_bytes, nr_bytes = claim->nr_bytes;
-	char text[96];
 
 	if (nr_bytes <= KEDGE_BLOCK_BYTES) {
 		h->claims->ops->drop(h->claims, claim, KEDGE_E_SOURCE_MEDIUM);
 		h->bad_bytes += nr_bytes;
-		snprintf(text, sizeof text, "the source cannot read bytes %" PRIu64 " to %" PRIu64, start_bytes,
-			 start_bytes + nr_bytes);
-		kcopy_hydrator_event(h, "SOURCE_BAD_RANGE", text);
+		h->untold_start_bytes = h->untold_bytes ? kedge_min_u64(h->untold_start_bytes, start_bytes) : start_bytes;
+		h->untold_end_bytes = h->untold_bytes ? kedge_max_u64(h->untold_end_bytes, start_bytes + nr_bytes) : start_bytes + nr_bytes;
+		h->untold_bytes += nr_bytes;
 		return;
 	}
 	h->claims->ops->drop(h->claims, claim, 0);
