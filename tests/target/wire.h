@@ -32,8 +32,11 @@ static inline int wire_main(int argc, char **argv)
 	return 0;
 }
 
-/* What growth of the target says nothing yet: AddressSanitizer keeps freed memory for a while. */
-#ifdef __SANITIZE_ADDRESS__
+/* What growth of the target says nothing yet: AddressSanitizer keeps freed memory for a while, ThreadSanitizer shadows of it. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer)
 #define WIRE_RSS_SLACK_KIB (512 * 1024)
 #else
 #define WIRE_RSS_SLACK_KIB 0
