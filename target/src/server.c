@@ -365,6 +365,17 @@ static int take_names(struct tgt_server *s, const struct tgt_opts *o, struct ked
 	return 0;
 }
 
+/* Initiators take units with one serial number for one disk that is reached over two ways. */
+static int check_serials(const struct tgt_server *s, struct kedge_err *err)
+{
+	for (unsigned i = 0; i < s->nr_luns; i++)
+		for (unsigned j = 0; j < i; j++)
+			if (strcmp(s->luns[i].unit.serial, s->luns[j].unit.serial) == 0 && strcmp(s->luns[i].path, s->luns[j].path) != 0)
+				return kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "--serial %s: given to %s and to %s", s->luns[i].unit.serial,
+						     s->luns[j].path, s->luns[i].path);
+	return 0;
+}
+
 int tgt_server_create(struct kedge_loop *l, const struct tgt_opts *o, struct tgt_server **ret_s, struct kedge_err *err)
 {
 	struct tgt_server *s = calloc(1, sizeof *s);
@@ -384,6 +395,8 @@ int tgt_server_create(struct kedge_loop *l, const struct tgt_opts *o, struct tgt
 		if (r == 0)
 			s->nr_luns++;
 	}
+	if (r == 0)
+		r = check_serials(s, err);
 	if (r == 0)
 		r = start_listening(s, o->portal, err);
 	if (r < 0) {

@@ -51,6 +51,8 @@ refused 2 "--max-sessions" "${P[@]}" "${I[@]}" "${L[@]}" --max-sessions 16abc
 refused 2 "--serial" "${P[@]}" "${I[@]}" "${L[@]}" --serial ""
 refused 2 "--serial" "${P[@]}" "${I[@]}" "${L[@]}" --serial $'a\nb'
 refused 2 "--serial" "${P[@]}" "${I[@]}" "${L[@]}" --serial "$(printf '%0128d' 1)"
+cp "$WORK/disk" "$WORK/disk2"
+refused 2 "given to" "${P[@]}" "${I[@]}" "${L[@]}" --serial one --lun "$WORK/disk2" --serial one
 refused 1 "chmod 600" "${P[@]}" "${I[@]}" "${L[@]}" --chap-file "$WORK/open"
 refused 1 "$WORK/nothing" "${P[@]}" "${I[@]}" "${L[@]}" --chap-file "$WORK/nothing"
 refused 2 "12 bytes" "${P[@]}" "${I[@]}" "${L[@]}" --chap-file "$WORK/short"
