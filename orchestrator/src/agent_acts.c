@@ -69,8 +69,14 @@ void act_reserve(struct job *j)
 {
 	json_int_t reserved = (json_int_t)j->d.vol.size_bytes;
 
-	/* 1. room that is really taken; 2. metadata; 3. a device that is ready before the source is stopped */
-	j->res = agent_file_create(j->d.vol.path, j->d.vol.size_bytes, &j->err);
+	/* 1. a workload that could run here; 2. room that is really taken; 3. metadata; 4. a device that is ready before the source is
+	 * stopped */
+	if (j->is_start && j->d.work.is_defined)
+		j->res = driver_check(&j->d, &j->err);
+	if (j->res)
+		kedge_err_prefix(&j->err, "host %s", j->config->host);
+	else
+		j->res = agent_file_create(j->d.vol.path, j->d.vol.size_bytes, &j->err);
 	if (!j->res)
 		make_clone(j);
 	if (!j->res)

@@ -12,11 +12,13 @@
 #include "agent_driver.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent_spawn.h"
@@ -29,6 +31,7 @@
 #define HEALTH_RUN_MS 10000
 #define HEALTH_NAP_MS 100
 #define NR_OWN_ENV 10
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 typedef char path_text[AGENT_PATH_MAX + 96];
 
@@ -86,7 +89,7 @@ static int env_init(struct env *e, const struct kedged_config *c, const struct a
 	*e = (struct env){.list = calloc(nr_own + NR_OWN_ENV + 1, sizeof *e->list)};
 	if (!e->list)
 		return -ENOMEM;
-	env_add(e, "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+	env_add(e, "PATH", PATH_DEFAULT);
 	env_add(e, "HOME", "/");
 	env_add(e, "LANG", "C");
 	for (unsigned i = 0; i < nr_own; i++) {
@@ -129,6 +132,68 @@ static int load_spec(const struct agent_unit *u, struct agent_spec *ret_spec, st
 		       : kedge_err_set(err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_CONTROL, "the spec of workload %s is damaged", u->work.name);
 
 	json_decref(json);
+	return res;
+}
+
+/* ---- can it be started ---- */
+
+/* 0, or why execve would refuse it. */
+static int check_program(int dir, const char *path)
+{
+	struct stat st;
+
+	if (fstatat(dir, path, &st, 0) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EACCES;
+	return faccessat(dir, path, X_OK, AT_EACCESS) < 0 ? -errno : 0;
+}
+
+/* As execvp looks for it. */
+static int check_in_path(int dir, const char *places, const char *name)
+{
+	char path[AGENT_PATH_MAX];
+	int res = -ENOENT;
+
+	while (res) {
+		size_t n = strcspn(places, ":");
+		if (snprintf(path, sizeof path, "%.*s%s%s", (int)n, places, n ? "/" : "", name) < (int)sizeof path) {
+			int here = check_program(dir, path);
+			if (here != -ENOENT && here != -ENOTDIR)
+				res = here;
+		}
+		if (!places[n])
+			break;
+		places += n + 1;
+	}
+	return res;
+}
+
+int driver_check(const struct agent_unit *u, struct kedge_err *err)
+{
+	const char *places = PATH_DEFAULT;
+	struct agent_spec spec;
+	int dir, res = load_spec(u, &spec, err);
+
+	if (res)
+		return res;
+	for (char **e = spec.env; *e; e++)
+		if (strncmp(*e, "PATH=", 5) == 0)
+			places = *e + 5;
+	dir = open(spec.cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0) {
+		res = -errno;
+		kedge_err_set(err, res, KEDGE_SIDE_NONE, "workload %s cannot run here: its directory %s: %s", u->work.name, spec.cwd,
+			      strerror(-res));
+	} else {
+		bool is_path = strchr(spec.start[0], '/') != NULL;
+		res = is_path ? check_program(dir, spec.start[0]) : check_in_path(dir, places, spec.start[0]);
+		if (res)
+			kedge_err_set(err, res, KEDGE_SIDE_NONE, "workload %s cannot run here: its program %s: %s", u->work.name,
+				      spec.start[0], strerror(-res));
+	}
+	kedge_close(dir);
+	agent_spec_fini(&spec);
 	return res;
 }
 

@@ -7,6 +7,8 @@
 #include "agent_types.h"
 #include "orch/kedged.h"
 
+/* Could it be started here: is its directory one, is its program there and executable? Looked at before the source is stopped. */
+int driver_check(const struct agent_unit *u, struct kedge_err *err);
 /* The workload's process, if it lives. */
 bool driver_find(const struct kedged_config *c, const struct agent_unit *u, struct kedge_proc *ret_proc);
 /* Start it on the device and, when there is a health command, wait until that passes once (30 s). A workload that runs is

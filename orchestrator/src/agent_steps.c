@@ -163,11 +163,12 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 {
 	const struct kedged_config *c = u->s->config;
 	const char *engine = json_string_value(json_object_get(w->args, "engine"));
+	const json_t *start = json_object_get(w->args, "start");
 	json_int_t size, lbs = json_integer_value(json_object_get(w->args, "lbs_bytes"));
 	bool is_again = u->d.vol.record.state == AGENT_STATE_RESERVED && u->d.vol.record.epoch == w->q.epoch;
 	bool is_kept = u->d.vol.record.state == AGENT_STATE_RETAINED && u->d.vol.path[0];
 	struct unit *other = unit_by_name(u->s, u->d.vol.name);
-	int res = fields_check(w->args, "size_bytes lbs_bytes source_host workload spec initiator_iqn engine", err);
+	int res = fields_check(w->args, "size_bytes lbs_bytes source_host workload spec start initiator_iqn engine", err);
 
 	if (res)
 		return res;
@@ -178,6 +179,9 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 		return bad_arg(err, "\"size_bytes\" or \"lbs_bytes\" is wrong");
 	if (engine && strcmp(engine, "user") != 0 && strcmp(engine, "dm") != 0)
 		return bad_arg(err, "\"engine\" is \"user\" or \"dm\"");
+	if (start && !json_is_boolean(start))
+		return bad_arg(err, "\"start\" is not a boolean");
+	j->is_start = !start || json_is_true(start);
 	strcpy(j->engine, engine ? engine : "user");
 	res = agent_size_check((uint64_t)size, err);
 	if (!res)

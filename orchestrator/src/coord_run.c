@@ -88,9 +88,9 @@ static json_t *reserve_args(const struct run *r)
 	json_t *parsed = spec ? json_loads(spec, 0, NULL) : NULL;
 
 	free(spec);
-	return json_pack("{s:I, s:i, s:s, s:s?, s:o?, s:s, s:s}", "size_bytes", (json_int_t)m->size_bytes, "lbs_bytes", (int)m->lbs_bytes,
-			 "source_host", m->from, "workload", m->workload[0] ? m->workload : NULL, "spec", parsed, "initiator_iqn",
-			 coord_initiator_iqn(m, iqn), "engine", m->engine[0] ? m->engine : "user");
+	return json_pack("{s:I, s:i, s:s, s:s?, s:o?, s:b, s:s, s:s}", "size_bytes", (json_int_t)m->size_bytes, "lbs_bytes", (int)m->lbs_bytes,
+			 "source_host", m->from, "workload", m->workload[0] ? m->workload : NULL, "spec", parsed, "start", m->wants_start,
+			 "initiator_iqn", coord_initiator_iqn(m, iqn), "engine", m->engine[0] ? m->engine : "user");
 }
 
 /* EXPORT and ATTACH: the two ends of one session. NULL when the credentials are gone. */

@@ -14,7 +14,7 @@ wait_for 30 has_acks w a 20 || die "the workload commits nothing"
 refused() {
 	local want=$1 pattern=$2 status=0
 	shift 2
-	kedge "$@" >"$CLUSTER_DIR/out" 2>&1 || status=$?
+	timeout 60 "$BIN/kedge" --socket "$CLUSTER_DIR/b/run/api.sock" "$@" >"$CLUSTER_DIR/out" 2>&1 || status=$?
 	[ "$status" = "$want" ] || die "kedge $*: exit code $status, expected $want: $(cat "$CLUSTER_DIR/out")"
 	grep -qiE -- "$pattern" "$CLUSTER_DIR/out" || die "kedge $*: does not say $pattern: $(cat "$CLUSTER_DIR/out")"
 	say "ok: kedge $* ($status): $(grep -m1 '^kedge: ' "$CLUSTER_DIR/out")"
@@ -45,6 +45,19 @@ refused 4 "room|blocked" drain a
 untouched "a drain without room"
 refused 4 "room|blocked" drain a --dry-run
 refused 4 "room|blocked" move huge --to b
+
+# a destination on which the workload's program is missing: seen before it is stopped
+cp /bin/sleep "$CLUSTER_DIR/only-on-a"
+kedge volume create alone --host a --size 16M
+kedge workload add alone --volume alone -- "$CLUSTER_DIR/only-on-a" 1000
+kedge workload start alone
+pid=$(workload_column alone PID)
+rm "$CLUSTER_DIR/only-on-a"
+refused 1 "failed" move alone --to b
+grep -q "host b: workload alone cannot run here: its program $CLUSTER_DIR/only-on-a: No such file" "$CLUSTER_DIR/out" ||
+	die "the missing program is not named: $(cat "$CLUSTER_DIR/out")"
+[ "$(workload_column alone PID)" = "$pid" ] && kill -0 "$pid" || die "the workload was stopped for a move that cannot end well"
+say "ok: a workload whose program is missing on the destination goes on where it is"
 
 # a second drain of one volume; it has moved once, so that there is a stale epoch too
 kedge move w --to b >/dev/null || die "w does not move"

@@ -253,6 +253,43 @@ static void test_openers_finds_loop_devices_and_mounts(void **state)
 	assert_int_equal(check(file, &err), 0);
 }
 
+/* driver_check() of a workload with this spec; its message in *ret_err. */
+static int check_spec(const char *spec, struct kedge_err *ret_err)
+{
+	struct agent_unit u = {.work = {.is_defined = true, .name = "w", .spec = (char *)spec}};
+
+	memset(ret_err, 0, sizeof *ret_err);
+	return driver_check(&u, ret_err);
+}
+
+static void test_a_workload_that_could_not_be_started_is_told_beforehand(void **state)
+{
+	static const char *const good[] = {
+		"{\"start\":[\"sleep\",\"9\"]}", "{\"start\":[\"/bin/sh\"]}", "{\"start\":[\"bin/sh\"],\"cwd\":\"/usr\"}",
+		"{\"start\":[\"sh\"],\"cwd\":\"/usr\",\"env\":{\"PATH\":\"/nosuch:bin\"}}"};
+	static const struct {
+		const char *spec;
+		int res;
+		const char *said;
+	} bad[] = {{"{\"start\":[\"/nosuch/db\"]}", -ENOENT, "its program /nosuch/db: No such file"},
+		   {"{\"start\":[\"kedge-nosuch\"]}", -ENOENT, "its program kedge-nosuch"},
+		   {"{\"start\":[\"sh\"],\"env\":{\"PATH\":\"/nosuch\"}}", -ENOENT, "its program sh"},
+		   {"{\"start\":[\"/etc/passwd\"]}", -EACCES, "its program /etc/passwd: Permission denied"},
+		   {"{\"start\":[\"/usr\"]}", -EACCES, "its program /usr: Permission denied"},
+		   {"{\"start\":[\"/bin/sh\"],\"cwd\":\"/nosuch\"}", -ENOENT, "its directory /nosuch: No such file"},
+		   {"{\"start\":[\"/bin/sh\"],\"cwd\":\"/etc/passwd\"}", -ENOTDIR, "its directory /etc/passwd: Not a directory"}};
+	struct kedge_err err;
+
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+		if (check_spec(good[i], &err))
+			fail_msg("%s: %s", good[i], err.msg);
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		assert_int_equal(check_spec(bad[i].spec, &err), bad[i].res);
+		if (!strstr(err.msg, bad[i].said))
+			fail_msg("%s: %s", bad[i].spec, err.msg);
+	}
+}
+
 static void test_files_are_made_whole_or_refused(void **state)
 {
 	struct kedge_err err = {0};
@@ -290,6 +327,7 @@ int main(void)
 		T(test_openers_finds_descriptors_of_daemonised_grandchildren),
 		T(test_openers_finds_mappings_without_descriptor),
 		T(test_openers_finds_loop_devices_and_mounts),
+		T(test_a_workload_that_could_not_be_started_is_told_beforehand),
 		T(test_files_are_made_whole_or_refused),
 	};
 
