@@ -106,6 +106,7 @@ int cli_workload_add(struct cli *c);
 int cli_workload_list(struct cli *c);
 int cli_workload_start(struct cli *c);
 int cli_workload_stop(struct cli *c);
+int cli_plan(struct cli *c);
 int cli_drain(struct cli *c);
 int cli_move(struct cli *c);
 int cli_status(struct cli *c);

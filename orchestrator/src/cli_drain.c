@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Purpose. The verbs that move things: drain, move, abort.
+ * Purpose. The verbs that move things, or say how they would: plan, drain, move, abort.
  *
  * Owns. Nothing beyond one call.
  *
@@ -34,8 +34,8 @@ static int parse_count(const char *text, unsigned max, unsigned *ret_count)
 	return 0;
 }
 
-/* What drain and move have in common. */
-static int common_options(struct cli *c, json_t *body)
+/* What plan, drain and move have in common. */
+static int common_options(struct cli *c, bool is_dry_run, json_t *body)
 {
 	const char *rate = cli_opt(c, "rate"), *release = cli_opt(c, "release"), *hold = cli_opt(c, "hold");
 	const char *engine = cli_opt(c, "engine");
@@ -61,7 +61,7 @@ static int common_options(struct cli *c, json_t *body)
 			return cli_error(KEDGE_EXIT_USAGE, NULL, "--hold: \"%s\" is not a duration (0, 30m, 1d)", hold);
 		json_object_set_new(body, "hold_ms", json_integer((json_int_t)v));
 	}
-	json_object_set_new(body, "dry_run", json_boolean(cli_opt(c, "dry-run") != NULL));
+	json_object_set_new(body, "dry_run", json_boolean(is_dry_run));
 	return 0;
 }
 
@@ -77,13 +77,13 @@ static size_t nr_blockers(const json_t *plan)
 
 static void print_plan(const json_t *plan)
 {
-	struct view_table *t = view_table_create(6);
-	static const char *const titles[] = {"VOLUME", "WORKLOAD", "TO", "ENGINE", "SIZE", "ROOM THERE"};
-	char size[32], room[32], *text;
+	struct view_table *t = view_table_create(7);
+	static const char *const titles[] = {"VOLUME", "WORKLOAD", "TO", "ENGINE", "SIZE", "NEEDS", "ROOM THERE"};
+	char size[32], need[32], room[32], *text;
 	size_t i, k;
 	json_t *move, *blocker;
 
-	for (i = 0; i < 6; i++)
+	for (i = 0; i < 7; i++)
 		view_table_cell(t, "%s", titles[i]);
 	json_array_foreach(json_object_get(plan, "moves"), i, move) {
 		view_table_cell(t, "%s", view_text(move, "volume", "?"));
@@ -91,9 +91,10 @@ static void print_plan(const json_t *plan)
 		view_table_cell(t, "%s", view_text(move, "to", "-"));
 		view_table_cell(t, "%s", view_text(move, "engine", "-"));
 		view_table_cell(t, "%s", kedge_size_format(view_u64(move, "size_bytes"), size, sizeof size));
+		view_table_cell(t, "%s", kedge_size_format(view_u64(move, "need_bytes"), need, sizeof need));
 		view_table_cell(t, "%s", kedge_size_format(view_u64(move, "free_bytes"), room, sizeof room));
 	}
-	text = view_table_text(t);
+	text = i ? view_table_text(t) : NULL;
 	fputs(text ? text : "", stdout);
 	free(text);
 	view_table_destroy(t);
@@ -114,6 +115,8 @@ static int show_plan(struct cli *c, const json_t *answer)
 		cli_print_json(answer, true);
 	else
 		print_plan(plan);
+	if (nr == 0 && json_array_size(json_object_get(plan, "moves")) == 0)
+		fprintf(stderr, "kedge: there is nothing to move on %s\n", view_text(plan, "host", "?"));
 	if (nr == 0)
 		return KEDGE_EXIT_OK;
 	return cli_error(KEDGE_EXIT_BLOCKED, "kedge host list", "%zu %s; nothing was stopped", nr, nr == 1 ? "blocker" : "blockers");
@@ -184,7 +187,7 @@ static int bad_body(json_t *body, int res)
 	return res;
 }
 
-int cli_drain(struct cli *c)
+static int drain_host(struct cli *c, bool is_dry_run)
 {
 	const char *to = cli_opt(c, "to"), *parallel = cli_opt(c, "max-parallel");
 	unsigned max_parallel = 1;
@@ -198,8 +201,18 @@ int cli_drain(struct cli *c)
 	if (parallel && parse_count(parallel, 1024, &max_parallel))
 		return cli_error(KEDGE_EXIT_USAGE, NULL, "--max-parallel: \"%s\" is not a number from 1 to 1024", parallel);
 	body = json_pack("{s:s, s:s?, s:i}", "host", c->args[0], "to", to, "max_parallel", (int)max_parallel);
-	res = common_options(c, body);
+	res = common_options(c, is_dry_run, body);
 	return res ? bad_body(body, res) : post_drain(c, body);
+}
+
+int cli_plan(struct cli *c)
+{
+	return drain_host(c, true);
+}
+
+int cli_drain(struct cli *c)
+{
+	return drain_host(c, cli_opt(c, "dry-run") != NULL);
 }
 
 /* The host on which a workload is, as a new reference in *ret_host. */
@@ -238,7 +251,7 @@ int cli_move(struct cli *c)
 	if (res)
 		return res;
 	body = json_pack("{s:o, s:s, s:i, s:s}", "host", host, "to", to, "max_parallel", 1, "workload", c->args[0]);
-	res = common_options(c, body);
+	res = common_options(c, cli_opt(c, "dry-run") != NULL, body);
 	return res ? bad_body(body, res) : post_drain(c, body);
 }
 

@@ -234,6 +234,26 @@ static void plan_move(const json_t *snapshot, const struct coord_plan *p, const 
 
 /* ---- the whole ---- */
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(text(*(json_t *const *)a, "name"), text(*(json_t *const *)b, "name"));
+}
+
+/* The volumes of a host by name: agents tell them in no order that a person would know. NULL: no memory. Borrowed references. */
+static json_t **volumes_by_name(const json_t *host, size_t *ret_nr)
+{
+	const json_t *volumes = json_object_get(json_object_get(host, "facts"), "volumes");
+	size_t nr = json_array_size(volumes);
+	json_t **sorted = calloc(nr + 1, sizeof *sorted);
+
+	for (size_t i = 0; sorted && i < nr; i++)
+		sorted[i] = json_array_get(volumes, i);
+	if (sorted)
+		qsort(sorted, nr, sizeof *sorted, by_name);
+	*ret_nr = nr;
+	return sorted;
+}
+
 static bool check_host(const json_t *snapshot, const char *name, const char *role, json_t *blockers)
 {
 	const json_t *host = host_of(snapshot, name);
@@ -250,8 +270,8 @@ int coord_plan(const json_t *snapshot, const char *host, const char *to, const c
 	struct coord_plan *p = ret_plan;
 	const json_t *source = host_of(snapshot, host), *w;
 	char why[256];
-	size_t i;
-	json_t *volume;
+	size_t nr;
+	json_t **volumes;
 
 	memset(p, 0, sizeof *p);
 	snprintf(p->host, sizeof p->host, "%s", host);
@@ -267,10 +287,14 @@ int coord_plan(const json_t *snapshot, const char *host, const char *to, const c
 		block(p->blockers, "host %s is where it is already", to);
 	else if (to && unfit(host_of(snapshot, to), why, sizeof why))
 		block(p->blockers, "%s", why);
-	p->moves = calloc(json_array_size(json_object_get(json_object_get(source, "facts"), "volumes")) + 1, sizeof *p->moves);
-	if (!p->moves)
+	volumes = volumes_by_name(source, &nr);
+	p->moves = calloc(nr + 1, sizeof *p->moves);
+	if (!p->moves || !volumes) {
+		free(volumes);
 		return -ENOMEM;
-	json_array_foreach(json_object_get(json_object_get(source, "facts"), "volumes"), i, volume) {
+	}
+	for (size_t i = 0; i < nr; i++) {
+		const json_t *volume = volumes[i];
 		const char *state = text(volume, "state");
 		w = workload_on(source, "volume", text(volume, "name"));
 		if (workload && (!w || strcmp(text(w, "name"), workload) != 0))
@@ -282,6 +306,7 @@ int coord_plan(const json_t *snapshot, const char *host, const char *to, const c
 		plan_move(snapshot, p, to, volume, w, &p->moves[p->nr_moves]);
 		p->nr_moves++;
 	}
+	free(volumes);
 	if (workload && p->nr_moves == 0)
 		block(p->blockers, "no workload %s is on host %s", workload, host);
 	return 0;
@@ -314,9 +339,9 @@ json_t *coord_plan_json(const struct coord_plan *p)
 
 	for (size_t i = 0; i < p->nr_moves; i++) {
 		const struct coord_move *m = &p->moves[i];
-		json_array_append_new(moves, json_pack("{s:s?, s:s, s:s?, s:s, s:I, s:I, s:I, s:O}", "workload",
+		json_array_append_new(moves, json_pack("{s:s?, s:s, s:s?, s:s?, s:I, s:I, s:I, s:O}", "workload",
 						       m->workload[0] ? m->workload : NULL, "volume", m->volume, "to",
-						       m->to[0] ? m->to : NULL, "engine", m->engine, "size_bytes",
+						       m->to[0] ? m->to : NULL, "engine", m->engine[0] ? m->engine : NULL, "size_bytes",
 						       (json_int_t)m->size_bytes, "need_bytes", (json_int_t)m->need_bytes, "free_bytes",
 						       (json_int_t)m->free_bytes, "blockers", m->blockers));
 	}

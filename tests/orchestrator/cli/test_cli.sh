@@ -154,11 +154,27 @@ err_has "next: "
 answer POST_v1_drains 200 '{"plan":{"host":"a","moves":[{"workload":"w","volume":"v","to":"b","engine":"dm","size_bytes":8192,"need_bytes":8192,"free_bytes":4096,"blockers":[]}],"blockers":[]}}'
 run 0 drain a --dry-run --to b --max-parallel 4 --rate 1M --release keep --hold 1h --engine dm
 sent 'POST /v1/drains {"dry_run":true,"engine":"dm","hold_ms":3600000,"host":"a","max_parallel":4,"rate_bps":1048576,"release":"keep","to":"b"}'
-out_has "v       w         b   dm      8.00 KiB  4.00 KiB"
+out_has "VOLUME  WORKLOAD  TO  ENGINE  SIZE      NEEDS     ROOM THERE"
+out_has "v       w         b   dm      8.00 KiB  8.00 KiB  4.00 KiB"
+cp "$dir/out" "$dir/dry-run"
+run 0 plan a --to b --engine dm
+sent 'POST /v1/drains {"dry_run":true,"engine":"dm","host":"a","max_parallel":1,"to":"b"}'
+cmp "$dir/out" "$dir/dry-run" || failed "plan and drain --dry-run differ"
+run 0 plan a --json
+[ "$(jq -r '.plan.moves[0].engine' "$dir/out")" = dm ] || failed "stdout is not the plan"
+run 2 plan
+run 2 plan a --max-parallel 2
+answer POST_v1_drains 200 '{"plan":{"host":"a","moves":[],"blockers":[]}}'
+run 0 plan a
+[ ! -s "$dir/out" ] || failed "a table of nothing"
+err_has "there is nothing to move on a"
 run 2 drain a --engine btrfs
 err_has "auto, user or dm"
 answer POST_v1_drains 412 '{"v":1,"error":{"code":"NO_ROOM","class":"operator","message":"m"},"plan":{"host":"a","moves":[{"workload":"w","volume":"v","to":"b","size_bytes":8192,"need_bytes":8192,"free_bytes":4096,"blockers":["b has 4096 bytes, 8192 are needed"]}],"blockers":["b is cordoned"]}}'
+run 4 plan a
+out_has "blocked: v: b has 4096 bytes"
 run 4 drain a
+out_has "v       w         b   -       8.00 KiB"
 out_has "blocked: v: b has 4096 bytes"
 out_has "blocked: b is cordoned"
 err_has "2 blockers; nothing was stopped"

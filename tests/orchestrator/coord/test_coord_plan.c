@@ -80,6 +80,21 @@ static void test_the_host_with_the_most_room_is_chosen_and_room_is_counted(void 
 	json_decref(s);
 }
 
+static void test_moves_stand_in_the_order_of_their_names(void **state)
+{
+	json_t *s = world(), *volumes = json_object_get(json_object_get(host_of(s, 0), "facts"), "volumes");
+	struct coord_plan p;
+
+	json_array_insert_new(volumes, 0, volume("v3", 3, MIB, "local", 0));
+	json_array_append_new(volumes, volume("a1", 4, MIB, "local", 0));
+	assert_int_equal(coord_plan(s, "a", NULL, NULL, &p), 0);
+	assert_int_equal(p.nr_moves, 4);
+	for (size_t i = 1; i < p.nr_moves; i++)
+		assert_true(strcmp(p.moves[i - 1].volume, p.moves[i].volume) < 0);
+	coord_plan_fini(&p);
+	json_decref(s);
+}
+
 static void give_engines(json_t *s, unsigned nr, const char *engine, const char *why)
 {
 	json_t *facts = json_object_get(host_of(s, nr), "facts");
@@ -188,6 +203,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_host_with_the_most_room_is_chosen_and_room_is_counted),
+		cmocka_unit_test(test_moves_stand_in_the_order_of_their_names),
 		cmocka_unit_test(test_the_engine_is_what_the_destination_can_do),
 		cmocka_unit_test(test_what_stands_in_the_way_is_named),
 		cmocka_unit_test(test_what_has_left_is_not_moved),
