@@ -201,18 +201,25 @@ static void pass_on(struct question *q, struct host *h, const char *path, json_t
 	json_decref(body);
 }
 
-/* Names are unique in the cluster, not on a host: a drain must not find its name taken. */
+/* Names are unique in the cluster, not on a host: a drain must not find its name taken. Nor may a host that is being emptied get a
+ * volume that the drain's plan does not know. */
 static void make_volume(struct question *q)
 {
 	struct http_request *req = q->req;
 	struct host *h = host_by_name(q->s, text(req->body, "host"));
 	struct host *owner = owner_of_volume(q->s, text(req->body, "name"));
+	const struct coord_cordon *cordon = h ? cordon_of(q->s, h->name) : NULL;
+	char uncordon[KEDGE_NAME_MAX + 32];
 	json_t *body;
 
 	if (!h) {
 		refuse(req, -ENOENT, "kedge host list", "no host is called %s", text(req->body, "host"));
 	} else if (owner) {
 		refuse(req, -EEXIST, "kedge volume list", "a volume named %s is on host %s", text(req->body, "name"), owner->name);
+	} else if (cordon) {
+		snprintf(uncordon, sizeof uncordon, "kedge host uncordon %s", h->name);
+		refuse(req, KEDGE_E_STATE, uncordon, "host %s is cordoned by %s%s%s", h->name, cordon->owner, cordon->reason[0] ? ": " : "",
+		       cordon->reason);
 	} else {
 		body = json_copy((json_t *)req->body);
 		json_object_del(body, "host");

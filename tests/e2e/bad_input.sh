@@ -36,6 +36,15 @@ grep -q 8192 "$CLUSTER_DIR/out" || die "the next possible size is not named"
 [ "$(kedge volume list | grep -c '^odd')" = 0 ] || die "a volume of 5000 bytes was made"
 untouched "wrong names"
 
+# nothing new on a host that is being emptied
+kedge host cordon b --reason repair
+refused 9 "cordoned by .*: repair" volume create more --host b --size 16M
+grep -qx "next: kedge host uncordon b" "$CLUSTER_DIR/out" || die "the way out is not named: $(cat "$CLUSTER_DIR/out")"
+truncate -s 16M "$CLUSTER_DIR/more"
+refused 9 "cordoned" volume import more --host b --path "$CLUSTER_DIR/more"
+refused 4 "cordoned" move w --to b
+kedge host uncordon b
+
 # a destination without room: more than the file system has free, as a sparse file on a
 free_bytes=$(df --output=avail -B1 "$CLUSTER_DIR" | tail -n 1)
 truncate -s $(((free_bytes / 4096 + 1024 * 1024) * 4096)) "$CLUSTER_DIR/huge"
