@@ -104,6 +104,20 @@ static bool is_moving(const json_t *migration)
 	       view_u64(migration, "durable_bytes") < view_u64(migration, "size_bytes");
 }
 
+/* Every block is here and is compared with the source; how much of it, so far. */
+static bool is_verifying(const json_t *migration, uint64_t *ret_bytes, uint64_t *ret_of_bytes)
+{
+	uint64_t size_bytes = view_u64(migration, "size_bytes"), written_bytes = view_u64(migration, "written_bytes");
+
+	if (strcmp(view_text(migration, "state", ""), "running") != 0 || strcmp(view_text(migration, "step", ""), "HYDRATED") != 0)
+		return false;
+	*ret_of_bytes = size_bytes > written_bytes ? size_bytes - written_bytes : 0;
+	*ret_bytes = view_u64(migration, "verified_bytes");
+	if (*ret_bytes > *ret_of_bytes)
+		*ret_bytes = *ret_of_bytes;
+	return *ret_of_bytes != 0;
+}
+
 char *view_eta(const json_t *migration, char *out, size_t out_max)
 {
 	const json_t *low = json_object_get(migration, "eta_ms"), *high = json_object_get(migration, "eta_max_ms");
@@ -185,6 +199,7 @@ void view_migration_line(struct view_memory *m, const json_t *migration, unsigne
 			 size_t out_max)
 {
 	char bar[64], durable[32], size[32], rate[32], eta[80], downtime[32];
+	uint64_t compared_bytes, of_bytes;
 	unsigned permille = view_permille(m, migration);
 	const char *colour = has_colour ? colour_of(migration) : "";
 
@@ -197,6 +212,8 @@ void view_migration_line(struct view_memory *m, const json_t *migration, unsigne
 		add(out, out_max, "  %s/s", kedge_size_format(view_u64(migration, "rate_bps"), rate, sizeof rate));
 	if (view_eta(migration, eta, sizeof eta)[0])
 		add(out, out_max, "  %s", eta);
+	if (is_verifying(migration, &compared_bytes, &of_bytes))
+		add(out, out_max, "  %u%% compared", (unsigned)((double)compared_bytes * 100 / (double)of_bytes));
 	if (json_is_integer(json_object_get(migration, "downtime_ms")))
 		add(out, out_max, "  downtime %s",
 		    kedge_duration_format(view_u64(migration, "downtime_ms"), downtime, sizeof downtime));
@@ -211,6 +228,59 @@ void view_migration_line(struct view_memory *m, const json_t *migration, unsigne
 	memmove(out + strlen(colour), out, strlen(out) + 1);
 	memcpy(out, colour, strlen(colour));
 	add(out, out_max, "\033[0m");
+}
+
+/* ---- more of them than lines ---- */
+
+enum { RANK_NOW, RANK_WAITS, RANK_DONE, NR_RANKS };
+
+static unsigned rank_of(const json_t *migration)
+{
+	const char *state = view_text(migration, "state", "");
+
+	if (strcmp(state, "done") == 0)
+		return RANK_DONE;
+	return strcmp(state, "running") == 0 && strcmp(view_text(migration, "step", ""), "PLANNED") == 0 ? RANK_WAITS : RANK_NOW;
+}
+
+size_t view_pick(const json_t *migrations, size_t max, bool *ret_is_shown)
+{
+	size_t i, nr = json_array_size(migrations), nr_shown = 0, room = nr <= max ? nr : max ? max - 1 : 0;
+	json_t *migration;
+
+	memset(ret_is_shown, 0, nr * sizeof *ret_is_shown);
+	for (unsigned rank = 0; rank < NR_RANKS; rank++) {
+		json_array_foreach(migrations, i, migration) {
+			if (nr_shown == room || rank_of(migration) != rank)
+				continue;
+			ret_is_shown[i] = true;
+			nr_shown++;
+		}
+	}
+	return nr_shown;
+}
+
+void view_rest_line(const json_t *migrations, const bool *is_shown, char *out, size_t out_max)
+{
+	static const char *const words[NR_RANKS] = {"under way or in trouble", "waiting", "done"};
+	size_t i, nr[NR_RANKS] = {0}, sum = 0;
+	const char *between = ": ";
+	json_t *migration;
+
+	json_array_foreach(migrations, i, migration) {
+		if (is_shown[i])
+			continue;
+		nr[rank_of(migration)]++;
+		sum++;
+	}
+	out[0] = 0;
+	add(out, out_max, "  and %zu more", sum);
+	for (unsigned rank = 0; rank < NR_RANKS; rank++) {
+		if (!nr[rank])
+			continue;
+		add(out, out_max, "%s%zu %s", between, nr[rank], words[rank]);
+		between = ", ";
+	}
 }
 
 void view_drain_line(const json_t *drain, unsigned width, char *out, size_t out_max)
@@ -230,10 +300,13 @@ void view_drain_line(const json_t *drain, unsigned width, char *out, size_t out_
 		exposed_bytes += view_u64(migration, "exposed_bytes");
 	}
 	out[0] = 0;
-	add(out, out_max, "drain of %s: %s, %zu of %zu volumes done, %zu under way, %s of %s here, %s still only on %s",
-	    view_text(drain, "host", "?"), view_text(drain, "state", "?"), nr_done, json_array_size(migrations), nr_running,
-	    kedge_size_format(durable_bytes, durable, sizeof durable), kedge_size_format(size_bytes, size, sizeof size),
-	    kedge_size_format(exposed_bytes, exposed, sizeof exposed), view_text(drain, "host", "?"));
+	if (view_text(drain, "workload", "")[0])
+		add(out, out_max, "move of %s: %s", view_text(drain, "workload", "?"), view_text(drain, "state", "?"));
+	else
+		add(out, out_max, "drain of %s: %s, %zu of %zu volumes done, %zu under way", view_text(drain, "host", "?"),
+		    view_text(drain, "state", "?"), nr_done, json_array_size(migrations), nr_running);
+	add(out, out_max, ", %s of %s moved, %s exposed", kedge_size_format(durable_bytes, durable, sizeof durable),
+	    kedge_size_format(size_bytes, size, sizeof size), kedge_size_format(exposed_bytes, exposed, sizeof exposed));
 	view_clean(out);
 	if (width && strlen(out) > width)
 		out[width] = 0;
@@ -266,19 +339,13 @@ void view_outcome_line(const json_t *migration, char *out, size_t out_max)
 	view_clean(out);
 }
 
-bool view_progress_due(struct view_memory *m, const json_t *migration, uint64_t now_ms, char *out, size_t out_max)
+/* Is it time for a line about a share that stands at permille now? Remembers that there was one. */
+static bool is_line_due(struct view_shown *row, bool is_verify, unsigned permille, uint64_t now_ms)
 {
-	struct view_shown *row;
-	char durable[32], size[32], rate[32], eta[80];
-	unsigned permille;
-
-	if (!is_moving(migration))
-		return false;
-	permille = view_permille(m, migration);
-	row = shown_of(m, view_text(migration, "id", ""));
 	if (!row)
 		return false;
-	if (!row->line_ms) { /* begin to count; the step itself was an event */
+	if (!row->line_ms || row->is_line_verify != is_verify) { /* begin to count; the step itself was an event */
+		row->is_line_verify = is_verify;
 		row->line_ms = now_ms;
 		row->line_permille = permille;
 		return false;
@@ -287,6 +354,29 @@ bool view_progress_due(struct view_memory *m, const json_t *migration, uint64_t 
 		return false;
 	row->line_ms = now_ms;
 	row->line_permille = permille;
+	return true;
+}
+
+bool view_progress_due(struct view_memory *m, const json_t *migration, uint64_t now_ms, char *out, size_t out_max)
+{
+	char durable[32], size[32], rate[32], eta[80];
+	uint64_t compared_bytes, of_bytes;
+	unsigned permille;
+
+	if (is_verifying(migration, &compared_bytes, &of_bytes)) {
+		permille = (unsigned)((double)compared_bytes * 1000 / (double)of_bytes);
+		if (!is_line_due(shown_of(m, view_text(migration, "id", "")), true, permille, now_ms))
+			return false;
+		snprintf(out, out_max, "%s: %u%% compared with the source, %s of %s", view_text(migration, "volume", "?"), permille / 10,
+			 kedge_size_format(compared_bytes, durable, sizeof durable), kedge_size_format(of_bytes, size, sizeof size));
+		view_clean(out);
+		return true;
+	}
+	if (!is_moving(migration))
+		return false;
+	permille = view_permille(m, migration);
+	if (!is_line_due(shown_of(m, view_text(migration, "id", "")), false, permille, now_ms))
+		return false;
 	out[0] = 0;
 	add(out, out_max, "%s: %u%%, %s of %s, %s/s, %s", view_text(migration, "volume", "?"), permille / 10,
 	    kedge_size_format(view_u64(migration, "durable_bytes"), durable, sizeof durable),

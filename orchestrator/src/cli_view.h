@@ -22,6 +22,7 @@ struct view_memory {
 		char migration[40];
 		unsigned best_permille;
 		unsigned line_permille; /* the last one printed as a line */
+		bool is_line_verify;    /* it was about the comparison, which counts anew */
 		uint64_t line_ms;
 	} *rows;
 	size_t nr_rows;
@@ -40,11 +41,17 @@ char *view_eta(const json_t *migration, char *out, size_t out_max);
 /* One line about a migration under way, for the live view, at most width characters. */
 void view_migration_line(struct view_memory *m, const json_t *migration, unsigned width, bool has_colour, char *out,
 			 size_t out_max);
+/* Which of them are shown when at most max lines are free: those under way or in trouble before those that wait, and these before
+ * those that are done. ret_is_shown: one a migration. Returns how many are shown; less than all: one line is left for
+ * view_rest_line(). */
+size_t view_pick(const json_t *migrations, size_t max, bool *ret_is_shown);
+/* "  and 92 more: 40 done, 52 waiting" about those that are not shown. */
+void view_rest_line(const json_t *migrations, const bool *is_shown, char *out, size_t out_max);
 /* The line above all of them. */
 void view_drain_line(const json_t *drain, unsigned width, char *out, size_t out_max);
 /* A migration at its end: "db: moved from a to b, downtime 812 ms, …, receipt ID". */
 void view_outcome_line(const json_t *migration, char *out, size_t out_max);
-/* Should a progress line be printed off a terminal: every 5 percent or 10 s while bytes move. Fills out when so. */
+/* Should a progress line be printed off a terminal: every 5 percent or 10 s while bytes move or are compared. Fills out when so. */
 bool view_progress_due(struct view_memory *m, const json_t *migration, uint64_t now_ms, char *out, size_t out_max);
 /* "12:00:01  db  text", UTC. */
 void view_event_line(const json_t *event, char *out, size_t out_max);

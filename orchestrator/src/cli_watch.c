@@ -42,31 +42,62 @@ static uint64_t now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static unsigned terminal_width(void)
+static void terminal_size(unsigned *ret_width, unsigned *ret_height)
 {
-	struct winsize w;
+	struct winsize w = {0};
+	bool is_known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0;
 
-	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col - 1u : 79;
+	*ret_width = is_known && w.ws_col > 20 ? w.ws_col - 1u : 79;
+	*ret_height = is_known && w.ws_row > 0 ? w.ws_row : 24;
 }
 
-/* The cursor stays below the view; a redraw goes up, clears and prints again. */
+static void put_line(struct watch *w, const char *line)
+{
+	printf("%s\033[K\n", line);
+	w->nr_drawn++;
+}
+
+static void draw_migrations(struct watch *w, const json_t *migrations, unsigned width, size_t nr_max)
+{
+	bool *is_shown = calloc(json_array_size(migrations) + 1, sizeof *is_shown);
+	char line[VIEW_LINE_MAX];
+	size_t i, nr;
+	json_t *migration;
+
+	if (!is_shown)
+		return;
+	nr = view_pick(migrations, nr_max, is_shown);
+	json_array_foreach(migrations, i, migration) {
+		view_migration_line(&w->memory, migration, width, w->has_colour, line, sizeof line);
+		if (!is_shown[i])
+			continue;
+		put_line(w, line);
+	}
+	if (nr < json_array_size(migrations)) {
+		view_rest_line(migrations, is_shown, line, sizeof line);
+		if (strlen(line) > width)
+			line[width] = 0;
+		put_line(w, line);
+	}
+	free(is_shown);
+}
+
+/* The cursor stays below the view; a redraw goes up and writes over it. So the view is never higher than the screen: no way leads up to
+ * what has scrolled out of it. Each line ends by clearing what was right of it, and the whole is never cleared at once: that flickers, and some
+ * terminals keep a cleared screen in their history. */
 static void draw(struct watch *w)
 {
 	char line[VIEW_LINE_MAX];
-	unsigned width = terminal_width(), nr = 1;
-	size_t i;
-	json_t *migration;
+	unsigned width, height;
 
+	terminal_size(&width, &height);
 	if (w->nr_drawn)
-		printf("\033[%uA\033[J", w->nr_drawn);
+		printf("\033[%uA", w->nr_drawn < height ? w->nr_drawn : height - 1);
+	w->nr_drawn = 0;
 	view_drain_line(w->drain, width, line, sizeof line);
-	puts(line);
-	json_array_foreach(json_object_get(w->drain, "migrations"), i, migration) {
-		view_migration_line(&w->memory, migration, width, w->has_colour, line, sizeof line);
-		puts(line);
-		nr++;
-	}
-	w->nr_drawn = nr;
+	put_line(w, line);
+	draw_migrations(w, json_object_get(w->drain, "migrations"), width, height > 2 ? height - 2 : 0);
+	fputs("\033[J", stdout);
 	fflush(stdout);
 }
 
@@ -227,9 +258,10 @@ int cli_watch_drain(struct cli *c, const char *id)
 		cli_print_outcome(w.drain);
 		res = cli_exit_of_state(w.drain);
 		if (res) {
+			const char *workload = view_text(w.drain, "workload", "");
 			snprintf(next, sizeof next, "kedge why %s", id);
-			cli_error(res, next, "the drain of %s is %s", view_text(w.drain, "host", "?"),
-				  view_text(w.drain, "state", "?"));
+			cli_error(res, next, "the %s of %s is %s", workload[0] ? "move" : "drain",
+				  workload[0] ? workload : view_text(w.drain, "host", "?"), view_text(w.drain, "state", "?"));
 		}
 	}
 	json_decref(w.drain);

@@ -85,7 +85,10 @@ static void end_drain(struct coord_service *s, struct drain *d)
 	d->d.ended_ms = coord_now_ms();
 	if (coord_store_put_drain(s->store, &d->d, &err))
 		kedge_error("the end of a drain is not recorded: %s", err.msg); /* found again after a restart */
-	event_add(s, &d->d.id, NULL, "drain", "drain of %s: %s, %u of %u volumes moved", d->d.host, words[d->d.state], t.nr_done, t.nr);
+	if (d->d.workload[0])
+		event_add(s, &d->d.id, NULL, "drain", "move of %s: %s", d->d.workload, words[d->d.state]);
+	else
+		event_add(s, &d->d.id, NULL, "drain", "drain of %s: %s, %u of %u volumes moved", d->d.host, words[d->d.state], t.nr_done, t.nr);
 }
 
 static void let_go(struct coord_service *s, struct drain *d)

@@ -498,7 +498,8 @@ static void on_abort_drain(void *arg, struct http_request *req)
 		json_decref(going_on);
 		return;
 	}
-	event_add(s, &d->d.id, NULL, "abort", "an operator aborts the drain of %s", d->d.host);
+	event_add(s, &d->d.id, NULL, "abort", "an operator aborts the %s of %s", d->d.workload[0] ? "move" : "drain",
+		  d->d.workload[0] ? d->d.workload : d->d.host);
 	for (struct run *r = s->runs; r; r = r->next) {
 		if (!drain_has(d, r) || coord_core_is_over(&r->f))
 			continue;

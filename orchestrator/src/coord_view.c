@@ -32,6 +32,14 @@ static uint64_t durable_bytes(const struct run *r)
 	return m->step >= COORD_HYDRATED ? m->size_bytes : number(r->progress, "durable_bytes");
 }
 
+/* Compared with the source so far. */
+static uint64_t verified_bytes(const struct run *r)
+{
+	if (r->f.m.step == COORD_HYDRATED)
+		return number(json_object_get(r->progress, "verify"), "verified_bytes");
+	return r->f.m.verified_bytes;
+}
+
 /* What lives only on the source while the workload is, or is about to be, elsewhere. */
 static uint64_t exposed_bytes(const struct run *r)
 {
@@ -102,6 +110,7 @@ json_t *migration_json(const struct run *r)
 	json_object_set_new(out, "durable_bytes", json_integer((json_int_t)durable_bytes(r)));
 	json_object_set_new(out, "written_bytes",
 			    json_integer((json_int_t)(m->written_bytes ? m->written_bytes : number(r->progress, "written_bytes"))));
+	json_object_set_new(out, "verified_bytes", json_integer((json_int_t)verified_bytes(r)));
 	json_object_set_new(out, "exposed_bytes", json_integer((json_int_t)exposed_bytes(r)));
 	add_eta(r, out);
 	json_object_set_new(out, "downtime_ms",

@@ -275,6 +275,22 @@ grep -q $'\033\[2A' "$dir/out" || failed "the view is not redrawn"
 grep -q $'\033\[3[0-9]m' "$dir/out" && failed "colour under NO_COLOR"
 nr=$((nr + 1))
 
+# a view that is never higher than the screen: 30 volumes in 10 lines
+forget
+many=$(for ((i = 0; i < 30; i++)); do migration "n$i" PLANNED running 0; echo; done | paste -sd,)
+answer POST_v1_drains 201 "$(drain running "$many")"
+answer GET_v1_events 200 '{"events":[],"last":0}'
+answer GET_v1_drains_d1 200 "$(drain "done" "$(migration m1 DONE "done" 1048576)")"
+answer GET_v1_drains_d1.1 200 "$(drain running "$many,$(migration m1 DEST_RUNNING running 524288)")"
+answer GET_v1_drains_d1.2 200 "$(drain running "$many,$(migration m1 DEST_RUNNING running 600000)")"
+KEDGE_SOCKET=$dir/sock script -qec "stty cols 120 rows 10; '$KEDGE' drain a" /dev/null >"$dir/out" 2>"$dir/err" </dev/null ||
+	failed "on a low terminal: exit code $?"
+out_has " 50%"
+out_has "and 24 more: 24 waiting"
+grep -q $'\033\[9A' "$dir/out" || failed "the view does not fill the screen"
+grep -qE $'\033\[[1-9][0-9]+A' "$dir/out" && failed "the view is higher than the screen"
+nr=$((nr + 1))
+
 # ---- move, abort, why, receipts ----
 forget
 answer GET_v1_workloads 200 '{"workloads":[{"name":"webx","host":"c"},{"name":"web","host":"a"}]}'

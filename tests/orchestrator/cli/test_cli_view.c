@@ -158,6 +158,65 @@ static void test_view_progress_lines_come_every_ten_seconds_or_five_percent(void
 	view_memory_fini(&memory);
 }
 
+static void test_view_tells_how_far_the_comparison_is(void **state)
+{
+	struct view_memory memory = {0};
+	json_t *m = migration("m1", 1000, 1000, "HYDRATED");
+	char line[VIEW_LINE_MAX];
+
+	(void)state;
+	json_object_set_new(m, "written_bytes", json_integer(200));
+	json_object_set_new(m, "verified_bytes", json_integer(200));
+	view_migration_line(&memory, m, 0, false, line, sizeof line);
+	assert_non_null(strstr(line, "  25% compared"));
+	assert_false(view_progress_due(&memory, m, 1000, line, sizeof line));
+	assert_false(view_progress_due(&memory, m, 10999, line, sizeof line));
+	assert_true(view_progress_due(&memory, m, 11000, line, sizeof line));
+	assert_string_equal(line, "db: 25% compared with the source, 200 B of 800 B");
+	json_object_set_new(m, "verified_bytes", json_integer(9000));
+	view_migration_line(&memory, m, 0, false, line, sizeof line);
+	assert_non_null(strstr(line, "  100% compared"));
+	json_object_set_new(m, "step", json_string("DETACHED"));
+	view_migration_line(&memory, m, 0, false, line, sizeof line);
+	assert_null(strstr(line, "compared"));
+	json_decref(m);
+	view_memory_fini(&memory);
+}
+
+static json_t *in_state(const char *state, const char *step)
+{
+	json_t *m = migration("m", 0, 1, step);
+
+	json_object_set_new(m, "state", json_string(state));
+	return m;
+}
+
+static void test_view_of_many_shows_what_is_under_way(void **state)
+{
+	json_t *all = json_array();
+	bool is_shown[8];
+	char line[VIEW_LINE_MAX];
+
+	(void)state;
+	json_array_append_new(all, in_state("done", "DONE"));
+	json_array_append_new(all, in_state("running", "PLANNED"));
+	json_array_append_new(all, in_state("running", "DEST_RUNNING"));
+	json_array_append_new(all, in_state("held", "HYDRATED"));
+	json_array_append_new(all, in_state("running", "PLANNED"));
+	assert_int_equal(view_pick(all, 5, is_shown), 5);
+	/* four lines: three volumes and the rest */
+	assert_int_equal(view_pick(all, 4, is_shown), 3);
+	assert_true(is_shown[1] && is_shown[2] && is_shown[3] && !is_shown[0] && !is_shown[4]);
+	view_rest_line(all, is_shown, line, sizeof line);
+	assert_string_equal(line, "  and 2 more: 1 waiting, 1 done");
+	assert_int_equal(view_pick(all, 2, is_shown), 1);
+	assert_true(is_shown[2]);
+	view_rest_line(all, is_shown, line, sizeof line);
+	assert_string_equal(line, "  and 4 more: 1 under way or in trouble, 2 waiting, 1 done");
+	assert_int_equal(view_pick(all, 0, is_shown), 0);
+	json_decref(all);
+}
+
 static void test_view_outcome_names_receipt_downtime_or_the_error(void **state)
 {
 	json_t *m = migration("0f8f", 100, 4096, "DONE");
@@ -253,6 +312,8 @@ int main(void)
 		cmocka_unit_test(test_view_estimate_is_a_range_or_none),
 		cmocka_unit_test(test_view_lines_fit_the_terminal_and_carry_no_control_characters),
 		cmocka_unit_test(test_view_progress_lines_come_every_ten_seconds_or_five_percent),
+		cmocka_unit_test(test_view_tells_how_far_the_comparison_is),
+		cmocka_unit_test(test_view_of_many_shows_what_is_under_way),
 		cmocka_unit_test(test_view_outcome_names_receipt_downtime_or_the_error),
 		cmocka_unit_test(test_view_point_of_no_return_is_boot_intent),
 		cmocka_unit_test(test_view_event_line_is_utc),
