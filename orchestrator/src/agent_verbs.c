@@ -19,6 +19,7 @@
 #include "agent_int.h"
 #include "agent_spec.h"
 #include "kedge/log.h"
+#include "kedge/size.h"
 
 static int read_name(const json_t *body, const char *key, const char **ret_name, struct kedge_err *err)
 {
@@ -80,6 +81,8 @@ static void act_create(struct job *j)
 static void act_import(struct job *j)
 {
 	j->res = agent_import_check(j->import_path, &j->d.vol, &j->err);
+	if (j->res)
+		kedge_err_prefix(&j->err, "host %s", j->config->host);
 }
 
 /* The volume exists from here on. */
@@ -133,14 +136,15 @@ static int begin_create(struct unit *u, const json_t *body, struct kedge_err *er
 	const json_t *size = json_object_get(body, "size_bytes");
 	uint64_t free_bytes = agent_free_bytes(u->s);
 	struct agent_unit next;
+	char free_text[32];
 	int res;
 
 	if (!json_is_integer(size) || json_integer_value(size) < 0)
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "\"size_bytes\" is no number");
 	res = agent_size_check((uint64_t)json_integer_value(size), err);
 	if (!res && (uint64_t)json_integer_value(size) > free_bytes)
-		res = kedge_err_set(err, KEDGE_E_NO_ROOM, KEDGE_SIDE_CONTROL, "host %s has %llu bytes free for new volumes",
-				    u->s->config->host, (unsigned long long)free_bytes);
+		res = kedge_err_set(err, KEDGE_E_NO_ROOM, KEDGE_SIDE_CONTROL, "host %s has %s free for new volumes", u->s->config->host,
+				    kedge_size_format(free_bytes, free_text, sizeof free_text));
 	if (!res && agent_unit_copy(&u->d, &next))
 		res = kedge_err_set(err, -ENOMEM, KEDGE_SIDE_CONTROL, "no memory for a volume");
 	if (res)

@@ -57,7 +57,7 @@ extern const struct cli_verb cli_verbs[];
 const char *cli_opt(const struct cli *c, const char *name);
 /* The i-th value given, or NULL. */
 const char *cli_opt_nth(const struct cli *c, const char *name, unsigned i);
-/* "kedge: text" on stderr, and "next: command" when next is not NULL. Returns code. */
+/* "kedge: text" and "next: command" on stderr; next NULL: the help of the verb. Returns code. */
 int cli_error(int exit_code, const char *next, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* An id or name as it may stand in a path; prints and returns KEDGE_EXIT_USAGE otherwise, 0 when good. */
 int cli_check_id(const char *what, const char *text);
@@ -88,6 +88,8 @@ int cli_print_json(const json_t *body, bool is_pretty);
 /* ---- watching a drain (cli_watch.c) ---- */
 /* Until the drain has ended or Ctrl-C; prints to stdout as it goes. Returns an exit code. */
 int cli_watch_drain(struct cli *c, const char *id);
+/* The same without a word: the drain as it ended in *ret_drain, a new reference. */
+int cli_wait_drain(struct cli *c, const char *id, json_t **ret_drain);
 /* One line a volume and the receipts' ids. */
 void cli_print_outcome(const json_t *drain);
 /* The exit code for a drain or migration object's state. */

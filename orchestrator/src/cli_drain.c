@@ -125,7 +125,6 @@ static int show_plan(struct cli *c, const json_t *answer)
 static int watch_or_detach(struct cli *c, const json_t *drain)
 {
 	const char *id = view_text(drain, "id", "");
-	char path[128];
 	json_t *final;
 	int res;
 
@@ -140,20 +139,9 @@ static int watch_or_detach(struct cli *c, const json_t *drain)
 		return cli_watch_drain(c, id);
 	/* With --json stdout carries the drain as it ended and nothing else. */
 	fprintf(stderr, "kedge: drain %s runs; Ctrl-C leaves it running\n", id);
-	snprintf(path, sizeof path, "/v1/drains/%s", id);
-	for (;;) {
-		if (cli_is_interrupted()) {
-			fprintf(stderr, "kedge: detached; the drain goes on\nnext: kedge status %s --watch\n", id);
-			return KEDGE_EXIT_DETACHED;
-		}
-		res = cli_get(c, path, &final);
-		if (res)
-			return cli_is_interrupted() ? KEDGE_EXIT_DETACHED : res;
-		if (strcmp(view_text(final, "state", "running"), "running") != 0)
-			break;
-		json_decref(final);
-		cli_sleep(500);
-	}
+	res = cli_wait_drain(c, id, &final);
+	if (res)
+		return res;
 	cli_print_json(final, true);
 	res = cli_exit_of_state(final);
 	json_decref(final);

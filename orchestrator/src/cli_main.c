@@ -116,6 +116,9 @@ const char *cli_opt_nth(const struct cli *c, const char *name, unsigned i)
 	return given_value(c, name, i, false);
 }
 
+/* The verb of this invocation, once it is known. */
+static const struct cli_verb *present_verb;
+
 int cli_error(int exit_code, const char *next, const char *fmt, ...)
 {
 	va_list ap;
@@ -127,6 +130,8 @@ int cli_error(int exit_code, const char *next, const char *fmt, ...)
 	fputc('\n', stderr);
 	if (next)
 		fprintf(stderr, "next: %s\n", next);
+	else
+		fprintf(stderr, "next: kedge %s%s--help\n", present_verb ? present_verb->name : "", present_verb ? " " : "");
 	return exit_code;
 }
 
@@ -249,14 +254,11 @@ static int parse_options(struct cli *c, int argc, char **argv)
 	optind = 1;
 	while ((opt = getopt_long(argc, argv, ":", options, &at)) != -1) {
 		if (opt == ':')
-			return cli_error(KEDGE_EXIT_USAGE, NULL, "%s wants a value; see kedge %s --help", argv[optind - 1],
-					 c->verb->name);
+			return cli_error(KEDGE_EXIT_USAGE, NULL, "%s wants a value", argv[optind - 1]);
 		if (opt == '?')
-			return cli_error(KEDGE_EXIT_USAGE, NULL, "no such option: %s; see kedge %s --help", argv[optind - 1],
-					 c->verb->name);
+			return cli_error(KEDGE_EXIT_USAGE, NULL, "no such option: %s", argv[optind - 1]);
 		if (!is_spelled_out(argv, optind, options[at].has_arg, options[at].name))
-			return cli_error(KEDGE_EXIT_USAGE, NULL, "options are spelled out: --%s; see kedge %s --help",
-					 options[at].name, c->verb->name);
+			return cli_error(KEDGE_EXIT_USAGE, NULL, "options are spelled out: --%s", options[at].name);
 		if (opt == OPT_HELP) {
 			print_verb_help(stdout, c->verb);
 			return -1;
@@ -278,8 +280,7 @@ static int parse_options(struct cli *c, int argc, char **argv)
 		c->nr_args = c->verb->nr_args_max;
 	}
 	if (c->nr_args < c->verb->nr_args_min || c->nr_args > c->verb->nr_args_max)
-		return cli_error(KEDGE_EXIT_USAGE, NULL, "usage: kedge %s %s; see kedge %s --help", c->verb->name, c->verb->args,
-				 c->verb->name);
+		return cli_error(KEDGE_EXIT_USAGE, NULL, "usage: kedge %s %s", c->verb->name, c->verb->args);
 	return 0;
 }
 
@@ -311,6 +312,7 @@ int main(int argc, char **argv)
 	c.verb = find_verb(argc - 1, argv + 1, &words);
 	if (!c.verb)
 		return unknown_verb(argc - 1, argv + 1);
+	present_verb = c.verb;
 	res = parse_options(&c, argc - words, argv + words);
 	if (res)
 		return res < 0 ? KEDGE_EXIT_OK : res;

@@ -154,6 +154,30 @@ static int on_no_answer(struct watch *w, int res, const struct kedge_err *err)
 	return 0;
 }
 
+/* The drain as it is now. 0: go on, also when nobody answers for a while. */
+static int get_drain(struct watch *w)
+{
+	struct kedge_err err = {0};
+	char path[256];
+	unsigned status;
+	json_t *answer;
+	int res;
+
+	snprintf(path, sizeof path, "/v1/drains/%s", w->id);
+	res = cli_http_call(w->c->http, "GET", path, NULL, 30000, &status, &answer, &err);
+	if (res)
+		return on_no_answer(w, res, &err);
+	w->away_since_ms = 0;
+	if (status != 200) {
+		res = cli_answer_error(status, answer);
+		json_decref(answer);
+		return res;
+	}
+	json_decref(w->drain);
+	w->drain = answer;
+	return 0;
+}
+
 /* One round. 0: go on. */
 static int watch_round(struct watch *w)
 {
@@ -175,18 +199,9 @@ static int watch_round(struct watch *w)
 	json_decref(answer);
 	if (res)
 		return res;
-	snprintf(path, sizeof path, "/v1/drains/%s", w->id);
-	res = cli_http_call(w->c->http, "GET", path, NULL, 30000, &status, &answer, &err);
-	if (res)
-		return on_no_answer(w, res, &err);
-	w->away_since_ms = 0;
-	if (status != 200) {
-		res = cli_answer_error(status, answer);
-		json_decref(answer);
+	res = get_drain(w);
+	if (res || w->away_since_ms)
 		return res;
-	}
-	json_decref(w->drain);
-	w->drain = answer;
 	if (w->is_live)
 		draw(w);
 	else
@@ -238,6 +253,32 @@ int cli_exit_of_state(const json_t *object)
 	return KEDGE_EXIT_PARTLY; /* partly, held, or still under way */
 }
 
+static int detach(const char *id)
+{
+	fprintf(stderr, "kedge: detached; the drain goes on\nnext: kedge status %s --watch\n", id);
+	return KEDGE_EXIT_DETACHED;
+}
+
+int cli_wait_drain(struct cli *c, const char *id, json_t **ret_drain)
+{
+	struct watch w = {.c = c, .id = id};
+	int res = 0;
+
+	cli_interrupt_init();
+	while (!res && !has_ended(w.drain) && !cli_is_interrupted()) {
+		if (w.drain && !w.away_since_ms)
+			cli_sleep(LINES_MS / 2);
+		if (!cli_is_interrupted())
+			res = get_drain(&w);
+	}
+	if (!res && has_ended(w.drain))
+		*ret_drain = json_incref(w.drain);
+	else if (!res)
+		res = detach(id);
+	json_decref(w.drain);
+	return res;
+}
+
 int cli_watch_drain(struct cli *c, const char *id)
 {
 	const char *no_colour = getenv("NO_COLOR");
@@ -246,17 +287,18 @@ int cli_watch_drain(struct cli *c, const char *id)
 	int res = 0;
 
 	w.has_colour = w.is_live && !(no_colour && no_colour[0]);
-	snprintf(next, sizeof next, "kedge status %s --watch", id);
 	cli_interrupt_init();
 	while (!res && !has_ended(w.drain) && !cli_is_interrupted())
 		res = watch_round(&w);
 	if (!res && cli_is_interrupted() && !has_ended(w.drain)) {
-		fprintf(stderr, "kedge: detached; the drain goes on\nnext: %s\n", next);
-		res = KEDGE_EXIT_DETACHED;
+		res = detach(id);
 	} else if (!res) {
 		print_last_events(&w);
 		cli_print_outcome(w.drain);
 		res = cli_exit_of_state(w.drain);
+		if (json_is_true(json_object_get(w.drain, "is_host_cordoned")))
+			fprintf(stderr, "kedge: host %s stays cordoned, until: kedge host uncordon %s\n", view_text(w.drain, "host", "?"),
+				view_text(w.drain, "host", "?"));
 		if (res) {
 			const char *workload = view_text(w.drain, "workload", "");
 			snprintf(next, sizeof next, "kedge why %s", id);

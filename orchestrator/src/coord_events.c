@@ -8,6 +8,7 @@
  *
  * Crash. Events are recorded lazily: a power cut may take the last ones. Nothing is decided by them.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -115,8 +116,14 @@ void on_get_events(void *arg, struct http_request *req)
 	struct coord_service *s = arg;
 	const char *drain = http_query(req, "drain");
 	uint64_t since = query_number(req, "since"), wait_ms = query_number(req, "wait_ms");
+	struct kedge_err err = {0};
 	struct waiter *w;
 
+	if (drain && !drain_by_id(s, drain)) {
+		kedge_err_set(&err, -ENOENT, KEDGE_SIDE_CONTROL, "there is no drain %s", drain);
+		http_respond_err(req, &err, "kedge status");
+		return;
+	}
 	if (answer(s, req, since, drain ? drain : "", wait_ms == 0))
 		return;
 	w = calloc(1, sizeof *w);

@@ -314,7 +314,8 @@ static int read_name(const json_t *body, const char *key, char out[KEDGE_NAME_MA
 	if (!v || json_is_null(v))
 		return 0;
 	if (!json_is_string(v) || !kedge_name_is_valid(json_string_value(v)))
-		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "\"%s\" is no name", key);
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL,
+				     "\"%s\": a name has 1 to 63 of a-z 0-9 . _ - and begins with a letter or digit", key);
 	strcpy(out, json_string_value(v));
 	return 0;
 }

@@ -129,11 +129,12 @@ json_t *drain_json(struct coord_service *s, const struct drain *d)
 	for (const struct run *r = s->runs; r; r = r->next)
 		if (drain_has(d, r))
 			json_array_append_new(migrations, migration_json(r));
-	return json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:i, s:I, s:o, s:o, s:s, s:I}", "id", id, "host", d->d.host, "to",
+	return json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:i, s:I, s:o, s:o, s:s, s:I, s:b}", "id", id, "host", d->d.host, "to",
 			 d->d.to[0] ? d->d.to : NULL, "workload", d->d.workload[0] ? d->d.workload : NULL, "state",
 			 states[drain_state(s, d)], "max_parallel", (int)d->d.max_parallel, "started_ms", (json_int_t)d->d.started_ms,
 			 "ended_ms", d->d.ended_ms ? json_integer((json_int_t)d->d.ended_ms) : json_null(), "migrations", migrations,
-			 "release", d->d.is_release_delete ? "delete" : "keep", "hold_ms", (json_int_t)d->d.hold_ms);
+			 "release", d->d.is_release_delete ? "delete" : "keep", "hold_ms", (json_int_t)d->d.hold_ms, "is_host_cordoned",
+			 !d->d.workload[0] && cordon_of(s, d->d.host));
 }
 
 char *receipt_text(const struct run *r)
@@ -237,7 +238,7 @@ static json_t *why_drain(struct coord_service *s, const struct drain *d)
 static json_t *why_volume(struct coord_service *s, const char *volume, const char *workload)
 {
 	struct host *h = owner_of_volume(s, volume);
-	char line[640];
+	char line[640], command[KEDGE_NAME_MAX + 32];
 	size_t i;
 	json_t *w;
 
@@ -249,9 +250,11 @@ static json_t *why_volume(struct coord_service *s, const char *volume, const cha
 		const char *of = json_string_value(json_object_get(w, "volume"));
 		if (!of || strcmp(of, volume) != 0 || (workload && strcmp(name, workload) != 0))
 			continue;
-		snprintf(line, sizeof line, "workload %s on %s is %s%s%s", name, h->name, json_string_value(json_object_get(w, "state")),
-			 reason && *reason ? ": " : "", reason ? reason : "");
-		return because(line, NULL);
+		const char *state = json_string_value(json_object_get(w, "state"));
+		snprintf(line, sizeof line, "workload %s on %s is %s%s%s", name, h->name, state, reason && *reason ? ": " : "",
+			 reason ? reason : "");
+		snprintf(command, sizeof command, "kedge workload start %s", name);
+		return because(line, state && strcmp(state, "stopped") == 0 ? command : NULL);
 	}
 	snprintf(line, sizeof line, "volume %s is on %s, no workload uses it", volume, h->name);
 	return because(line, NULL);

@@ -17,6 +17,7 @@ refused() {
 	timeout 60 "$BIN/kedge" --socket "$CLUSTER_DIR/b/run/api.sock" "$@" >"$CLUSTER_DIR/out" 2>&1 || status=$?
 	[ "$status" = "$want" ] || die "kedge $*: exit code $status, expected $want: $(cat "$CLUSTER_DIR/out")"
 	grep -qiE -- "$pattern" "$CLUSTER_DIR/out" || die "kedge $*: does not say $pattern: $(cat "$CLUSTER_DIR/out")"
+	grep -q "^next: ." "$CLUSTER_DIR/out" || die "kedge $*: does not name the next command: $(cat "$CLUSTER_DIR/out")"
 	say "ok: kedge $* ($status): $(grep -m1 '^kedge: ' "$CLUSTER_DIR/out")"
 }
 untouched() {
@@ -29,6 +30,9 @@ refused 3 "no host|no such host|not know" drain a --to nosuch
 refused 3 "no workload" move ww --to b
 refused 3 "" volume show nosuch
 refused 3 "" workload start nosuch
+refused 3 "no drain" events --drain 0f8fad5b-d9cb-469f-a165-70867728950e
+refused 2 "a name has" drain A
+refused 3 "host a: /nosuch: No such file" volume import nosuch --host a --path /nosuch
 refused 3 "" status 0f8fad5b-d9cb-469f-a165-70867728950e
 refused 2 "" volume create "Bad/Name" --host a --size 16M
 refused 2 "4096|multiple" volume create odd --host a --size 5000
@@ -50,6 +54,7 @@ free_bytes=$(df --output=avail -B1 "$CLUSTER_DIR" | tail -n 1)
 truncate -s $(((free_bytes / 4096 + 1024 * 1024) * 4096)) "$CLUSTER_DIR/huge"
 kedge volume import huge --host a --path "$CLUSTER_DIR/huge"
 kedge workload add huge --volume huge -- /bin/sleep 1000
+kedge why huge | grep -qx "next: kedge workload start huge" || die "why does not say how a stopped workload is started: $(kedge why huge)"
 refused 4 "room|blocked" drain a
 untouched "a drain without room"
 refused 4 "room|blocked" drain a --dry-run

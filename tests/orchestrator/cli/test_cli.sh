@@ -58,6 +58,10 @@ run() {
 	shift
 	KEDGE_SOCKET=$dir/sock timeout 60 "$KEDGE" "$@" >"$dir/out" 2>"$dir/err" || status=$?
 	[ "$status" = "$want" ] || failed "kedge $*: exit code $status, expected $want"
+	# every error ends with the next command
+	if [ "$status" != 0 ] && grep -q '^kedge: ' "$dir/err"; then
+		tail -n 1 "$dir/err" | grep -q '^next: .' || failed "kedge $*: the error does not end with the next command"
+	fi
 	nr=$((nr + 1))
 }
 
@@ -202,6 +206,9 @@ sent 'GET /v1/events since=1 drain=d1 '
 grep -q $'\033' "$dir/out" && failed "escape sequences off a terminal"
 run 0 drain a --json
 [ "$(jq -r .state "$dir/out")" = "done" ] || failed "stdout is not the drain"
+answer GET_v1_drains_d1 200 "$(drain "done" "$(migration m1 DONE "done" 1048576)" | sed 's/}$/,"is_host_cordoned":true}/')"
+run 0 drain a
+err_has "host a stays cordoned, until: kedge host uncordon a"
 run 0 drain a --detach
 [ "$(cat "$dir/out")" = d1 ] || failed "stdout is not the id"
 err_has "next: kedge status d1 --watch"
@@ -237,6 +244,28 @@ fake_start
 status=0
 wait "$watcher" || status=$?
 [ "$status" = 0 ] || failed "the watcher ended with $status"
+nr=$((nr + 1))
+
+# the same for a script that waits for the one object
+answer GET_v1_drains_d1 200 "$(drain running "$(migration m1 DEST_RUNNING running 5)")"
+KEDGE_SOCKET=$dir/sock "$KEDGE" drain a --json >"$dir/out" 2>"$dir/err" &
+watcher=$!
+nr_before=$(wc -l <"$dir/requests")
+for ((i = 0; i < 200; i++)); do
+	[ "$(wc -l <"$dir/requests")" -lt $((nr_before + 2)) ] || break
+	sleep 0.05
+done
+fake_stop
+for ((i = 0; i < 200; i++)); do
+	! grep -q "waiting for it to come back" "$dir/err" || break
+	sleep 0.05
+done
+answer GET_v1_drains_d1 200 "$(drain "done" "$(migration m1 DONE "done" 1048576)")"
+fake_start
+status=0
+wait "$watcher" || status=$?
+[ "$status" = 0 ] || failed "drain --json ended with $status"
+[ "$(jq -r .state "$dir/out")" = "done" ] || failed "stdout is not the drain as it ended"
 nr=$((nr + 1))
 
 # ---- Ctrl-C detaches, at once and with the command to come back ----
