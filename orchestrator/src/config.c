@@ -295,14 +295,14 @@ static int refuse_public(const char *path, const char *key, const char *text, st
 	struct sockaddr_storage a;
 	socklen_t a_bytes;
 	char with_port[KEDGED_ADDR_MAX + 8];
-	bool has_port = strcmp(key, "listen") == 0;
+	bool has_port = strcmp(key, "portal_address") != 0;
 
 	snprintf(with_port, sizeof with_port, has_port ? "%s" : strchr(text, ':') ? "[%s]:1" : "%s:1", text);
 	if (address_parse(with_port, &a, &a_bytes, err))
 		return -EINVAL;
 	if (!address_is_private(&a))
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL,
-				     "%s: %s = %s is not a private address; bind to the network between the hosts", path, key,
+				     "%s: %s = %s is not a private address; take the network between the hosts", path, key,
 				     text);
 	return 0;
 }
@@ -323,6 +323,9 @@ static int check_whole(const char *path, struct kedged_config *c, struct kedge_e
 		res = fill_defaults(c, err);
 	if (!res)
 		res = refuse_public(path, "portal_address", c->portal_address, err);
+	/* the credentials of a migration are sent there, and nothing is encrypted */
+	for (unsigned i = 0; !res && i < c->nr_hosts; i++)
+		res = refuse_public(path, "address", c->hosts[i].address, err);
 	return res;
 }
 

@@ -376,10 +376,40 @@ check_receipt() { # MIGRATION
 	echo "seal right, $verified bytes verified, 0 differ, $written written since"
 }
 
+# What ended moves must not leave behind: exports and credentials, in files and records. No other move is under way.
+credentials() {
+	local host
+	sqlite3 -readonly "$(state_dir "$COORDINATOR")/coordinator.db" "SELECT 'credentials of migration ' || migration FROM secrets"
+	for host in a b; do
+		find "$CLUSTER_DIR/$host/run/chap" "$CLUSTER_DIR/$host/run/export" -type f
+		sqlite3 -readonly "$(state_dir "$host")/agent.db" "SELECT 'export on $host' FROM exports;
+			SELECT 'credentials on $host of clone ' || meta FROM clones WHERE secret <> '' OR mutual_secret <> ''"
+	done
+}
+
+# The clone of a volume whose workload is stopped, and its devices.
+clones() { # NAME
+	local host
+	for host in a b; do
+		find "$CLUSTER_DIR/$host/run/vol" "$(state_dir "$host")/clones" -mindepth 1 -maxdepth 1 '(' -name "$1" -o -name "$1.*" ')'
+		losetup -n --raw -O NAME,BACK-FILE | grep -F -e "$CLUSTER_DIR/$host/run/vol/$1/" -e "$(volume_dir "$host")/$1." || true
+		sqlite3 -readonly "$(state_dir "$host")/agent.db" "SELECT 'clone on $host of ' || v.name FROM volumes v JOIN clones c USING (uuid)
+			WHERE v.name = '$1' AND c.mode <> 0"
+	done
+}
+
+check_nothing_of() { # FUNCTION [ARG...]
+	local left
+	left=$("$@") || left="it cannot be looked for: $left"
+	[ -z "$left" ] || printf '%s\n' "$left"
+	[ -z "$left" ]
+}
+
 # All of it for one workload that was moved; stops it.
 prove_moved() { # NAME FROM TO MIGRATION
 	local path
 	proof "$1 runs on $3" check_runs_on "$1" "$3"
+	proof "$1: no export or credential is left" check_nothing_of credentials
 	kedge workload stop "$1" || die "workload $1 does not stop"
 	path=$(volume_path "$1")
 	proof "$1: every acknowledged row is there" check_rows "$1" "$path" "$3"
@@ -389,6 +419,7 @@ prove_moved() { # NAME FROM TO MIGRATION
 	proof "$1: the other $(awk '{print substr($1, 1, 8)}' "$CLUSTER_DIR/$1.ballast")... bytes are the same" \
 		check_ballast "$1" "$path"
 	proof "$1: the receipt verifies" check_receipt "$4"
+	proof "$1: no clone or device is left" check_nothing_of clones "$1"
 	proof "$1: no copy is left on $2" test ! -e "$(volume_dir "$2")/$1"
 }
 

@@ -109,6 +109,7 @@ static void test_config_wrong_lines_are_named(void **state)
 		{"[host b]\nport = 1\n", "kedged.conf:7: unknown key \"port\" in [host b]"},
 		{"[agent]\nportal_address = 10.0.0.1:3260\n", "kedged.conf:7: \"10.0.0.1:3260\" is not a numeric address"},
 		{"[agent]\nportal_address = 192.0.2.1\n", "portal_address = 192.0.2.1 is not a private address"},
+		{"[host b]\naddress = 8.8.8.8:7420\n", "address = 8.8.8.8:7420 is not a private address"},
 		{"roles = agent\n", "kedged.conf:6: \"roles\" is given twice"},
 	};
 	static struct kedged_config c;
