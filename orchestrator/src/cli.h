@@ -82,6 +82,11 @@ int cli_post(struct cli *c, const char *path, json_t *body, json_t **ret_body);
 int cli_answer_error(unsigned status, const json_t *body);
 /* Print why there was no answer; returns the exit code. */
 int cli_no_answer(const struct cli *c, int res, const struct kedge_err *err);
+/* Print one table or, with --json, the answer itself. Takes both over. */
+struct view_table;
+int cli_print_answer(struct cli *c, json_t *answer, struct view_table *t);
+/* Say what was done on stderr; the object itself with --json. Takes it over. */
+int cli_print_done(struct cli *c, json_t *answer, const char *text);
 /* JSON and a newline on stdout. */
 int cli_print_json(const json_t *body, bool is_pretty);
 

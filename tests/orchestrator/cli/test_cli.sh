@@ -151,6 +151,19 @@ sent 'POST /v1/workloads {"name":"w","spec":{"grace_ms":7,"start":["/bin/run"]},
 answer POST_v1_workloads_w_stop 200 '{"name":"w","state":"stopped","host":"a"}'
 run 0 workload stop w
 err_has "workload w is stopped on a"
+answer POST_v1_workloads_w_stop 200 '{"name":"w","state":"stopping","host":"a"}'
+answer GET_v1_workloads 200 '{"workloads":[{"name":"ww","state":"stopped","host":"a"},{"name":"w","state":"stopped","host":"b"}]}'
+answer GET_v1_workloads.1 200 '{"workloads":[{"name":"ww","state":"stopped","host":"a"},{"name":"w","state":"stopping","host":"a"}]}'
+run 0 workload stop w
+err_has "workload w is stopped on b"
+answer GET_v1_workloads 200 '{"workloads":[{"name":"w","state":"failed","reason":"still open by pid 7 (dd)","host":"a"}]}'
+run 1 workload stop w
+err_has "workload w is failed on a: still open by pid 7 (dd)"
+err_has "next: kedge why w"
+answer POST_v1_workloads_w_start 200 '{"name":"w","state":"failed","reason":"cannot run /x","host":"a"}'
+run 1 workload start w --json
+err_has "workload w is failed on a: cannot run /x"
+[ "$(jq -r .state "$dir/out")" = failed ] || failed "stdout is not the workload"
 run 3 volume show nosuch
 err_has "next: "
 
