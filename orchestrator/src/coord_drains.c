@@ -144,11 +144,14 @@ static void make_chap(const struct coord_migration *m, struct kedge_chap *c)
 	make_secret(c->mutual_secret);
 }
 
-static void make_migration(struct coord_service *s, const struct coord_drain *d, const struct coord_move *move,
-			   struct coord_migration *m)
+static int make_migration(struct coord_service *s, const struct coord_drain *d, const struct coord_move *move, struct coord_migration *m,
+			  struct kedge_err *err)
 {
-	uint64_t given = coord_store_get_epoch(s->store, &move->volume_uuid);
+	uint64_t given;
+	int res = coord_store_get_epoch(s->store, &move->volume_uuid, &given, err);
 
+	if (res)
+		return res;
 	kedge_uuid_create(&m->id);
 	m->drain = d->id;
 	m->volume_uuid = move->volume_uuid;
@@ -166,6 +169,7 @@ static void make_migration(struct coord_service *s, const struct coord_drain *d,
 	m->wants_start = move->wants_start;
 	m->step = COORD_PLANNED;
 	m->times_ms[COORD_PLANNED] = d->started_ms;
+	return 0;
 }
 
 static struct drain *add_drain(struct coord_service *s, const struct coord_drain *d)
@@ -190,7 +194,9 @@ int drain_create(struct coord_service *s, const struct coord_drain *d, const str
 	int res = ms && chaps && specs ? 0 : -ENOMEM;
 
 	for (size_t i = 0; !res && i < nr; i++) {
-		make_migration(s, d, &plan->moves[i], &ms[i]);
+		res = make_migration(s, d, &plan->moves[i], &ms[i], err);
+		if (res)
+			break;
 		make_chap(&ms[i], &chaps[i]);
 		specs[i] = plan->moves[i].spec ? json_dumps(plan->moves[i].spec, JSON_COMPACT) : NULL;
 		if (plan->moves[i].spec && !specs[i])

@@ -401,18 +401,19 @@ int coord_store_get_chap(struct coord_store *s, const struct kedge_uuid *migrati
 	return res;
 }
 
-uint64_t coord_store_get_epoch(struct coord_store *s, const struct kedge_uuid *volume)
+int coord_store_get_epoch(struct coord_store *s, const struct kedge_uuid *volume, uint64_t *ret_epoch, struct kedge_err *err)
 {
 	struct db_row r;
-	uint64_t epoch = 0;
+	int res = db_prepare(s->db, "SELECT epoch FROM epochs WHERE volume_uuid=?", &r, err);
 
-	if (db_prepare(s->db, "SELECT epoch FROM epochs WHERE volume_uuid=?", &r, NULL))
-		return 0;
+	if (res)
+		return res;
 	db_put_uuid(&r, volume);
-	if (db_next(&r, NULL) == 1)
-		epoch = db_get_number(&r);
+	res = db_next(&r, err);
+	if (res >= 0)
+		*ret_epoch = res == 1 ? db_get_number(&r) : 0;
 	db_end(&r);
-	return epoch;
+	return res < 0 ? res : 0;
 }
 
 /* ---- cordons ---- */

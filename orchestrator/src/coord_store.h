@@ -54,7 +54,7 @@ int coord_store_get_chap(struct coord_store *s, const struct kedge_uuid *migrati
 			 struct kedge_err *err);
 
 /* The highest epoch that was ever given to this volume here; 0: none. */
-uint64_t coord_store_get_epoch(struct coord_store *s, const struct kedge_uuid *volume);
+int coord_store_get_epoch(struct coord_store *s, const struct kedge_uuid *volume, uint64_t *ret_epoch, struct kedge_err *err);
 
 int coord_store_put_cordon(struct coord_store *s, const struct coord_cordon *c, struct kedge_err *err);
 int coord_store_delete_cordon(struct coord_store *s, const char *host, struct kedge_err *err);

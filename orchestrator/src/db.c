@@ -7,7 +7,8 @@
  * Locks. None: the loop's thread. SQLite's own file lock keeps a second daemon out.
  *
  * Crash. WAL with synchronous=FULL: a commit that returned survives a power cut, one that did not return is there as a
- * whole or not at all. The schema is made in one transaction; user_version is written in it.
+ * whole or not at all. The schema is made in one transaction; user_version is written in it. A torn tail of the log is dropped by SQLite;
+ * damage in the middle is looked for before anything is read, and refused.
  */
 #include "db.h"
 
@@ -217,6 +218,29 @@ static int upgrade(struct db *db, int from, struct kedge_err *err)
 	return res;
 }
 
+/* Damage is to be seen now, not when the page that has it decides something. */
+static int check_whole(struct db *db, const char *path, struct kedge_err *err)
+{
+	char said[200] = "";
+	struct db_row r;
+	int res = db_prepare(db, "PRAGMA quick_check(1)", &r, err);
+
+	if (res)
+		return res;
+	res = db_next(&r, err);
+	if (res == 1)
+		db_get_text(&r, said, sizeof said);
+	db_end(&r);
+	if (res < 0)
+		return res;
+	if (strcmp(said, "ok") == 0)
+		return 0;
+	for (char *p = said; *p; p++)
+		if (*p == '\n')
+			*p = ' ';
+	return kedge_err_set(err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_CONTROL, "%s is damaged: %s", path, said[0] ? said : "no verdict");
+}
+
 static int set_up(struct db *db, const char *path, struct kedge_err *err)
 {
 	int version = 0, id = 0;
@@ -226,6 +250,10 @@ static int set_up(struct db *db, const char *path, struct kedge_err *err)
 		res = read_pragma(db, "PRAGMA user_version", &version, err);
 	if (!res)
 		res = read_pragma(db, "PRAGMA application_id", &id, err);
+	if (res)
+		return res;
+	if (version || id)
+		res = check_whole(db, path, err);
 	if (res)
 		return res;
 	if (version == db->schema->version && id == db->schema->application_id)

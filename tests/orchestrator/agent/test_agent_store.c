@@ -209,6 +209,43 @@ static void test_store_refuses_foreign_and_damaged_files(void **state)
 	assert_int_equal(res, KEDGE_E_META_CORRUPT);
 }
 
+/* Damage is seen when the daemon starts, not when the page that has it decides something. */
+static void test_store_refuses_a_damaged_page_wherever_it_is(void **state)
+{
+	static const unsigned char wrong[16] = "XXXXXXXXXXXXXXXX";
+	struct agent_store *s = reopen(NULL);
+	struct agent_unit u = full_unit();
+	unsigned nr_refused = 0, nr_pages;
+	struct kedge_err err;
+	size_t nr_bytes;
+	char *whole;
+
+	(void)state;
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	agent_store_close(s);
+	assert_int_equal(kedge_file_read(path, 1 << 20, &whole, &nr_bytes, NULL), 0);
+	nr_pages = (unsigned)(nr_bytes / 4096);
+	assert_true(nr_pages > 4);
+	for (unsigned page = 0; page < nr_pages; page++) {
+		char *damaged = malloc(nr_bytes);
+		assert_non_null(damaged);
+		memcpy(damaged, whole, nr_bytes);
+		memcpy(damaged + (size_t)page * 4096, wrong, sizeof wrong);
+		assert_int_equal(kedge_file_replace(path, damaged, nr_bytes, 0600, NULL), 0);
+		free(damaged);
+		memset(&err, 0, sizeof err);
+		if (agent_store_open(path, &s, &err)) {
+			nr_refused++;
+			continue;
+		}
+		fail_msg("page %u: opened", page);
+	}
+	assert_int_equal(nr_refused, nr_pages);
+	assert_non_null(strstr(err.msg, "damaged"));
+	agent_unit_fini(&u);
+	free(whole);
+}
+
 static void test_store_refuses_records_that_break_an_invariant(void **state)
 {
 	struct agent_store *s = reopen(NULL);
@@ -257,6 +294,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_store_transaction_is_whole_or_not_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_refuses_a_workload_name_twice, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_refuses_foreign_and_damaged_files, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_store_refuses_a_damaged_page_wherever_it_is, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_refuses_records_that_break_an_invariant, set_up, tear_down),
 	};
 
