@@ -259,6 +259,21 @@ static void say_abort(const json_t *migration)
 			view_text(migration, "volume", "?"), view_text(migration, "to", "?"));
 }
 
+static int say_aborted(const struct cli *c, const json_t *answer)
+{
+	const json_t *aborted = json_object_get(answer, "aborted");
+	char next[128];
+
+	snprintf(next, sizeof next, "kedge status %s", c->args[0]);
+	if (json_is_array(aborted) && json_array_size(aborted) == 0)
+		return cli_error(KEDGE_EXIT_REFUSED, next, "%s",
+				 json_array_size(json_object_get(answer, "going_on")) ? "nothing is undone: all of it is past the point of no return"
+										      : "nothing is undone: it has ended");
+	if (!cli_opt(c, "json"))
+		fprintf(stderr, "kedge: the abort is under way\nnext: %s\n", next);
+	return KEDGE_EXIT_OK;
+}
+
 int cli_abort(struct cli *c)
 {
 	static const char *const kinds[] = {"drains", "migrations"};
@@ -283,7 +298,8 @@ int cli_abort(struct cli *c)
 	if (res)
 		return res;
 	if (status != 200) {
-		res = cli_answer_error(status, answer);
+		res = status == 404 ? cli_error(KEDGE_EXIT_NOT_FOUND, "kedge status", "there is no drain or migration %s", c->args[0])
+				    : cli_answer_error(status, answer);
 		json_decref(answer);
 		return res;
 	}
@@ -300,8 +316,7 @@ int cli_abort(struct cli *c)
 		return res;
 	if (cli_opt(c, "json"))
 		cli_print_json(answer, true);
-	else
-		fprintf(stderr, "kedge: the abort is under way\nnext: kedge status %s\n", c->args[0]);
+	res = say_aborted(c, answer);
 	json_decref(answer);
-	return KEDGE_EXIT_OK;
+	return res;
 }

@@ -348,7 +348,17 @@ answer GET_v1_drains_d1 200 "$(drain running "$(migration m1 SRC_STOPPED running
 answer POST_v1_drains_d1_abort 200 '{}'
 run 0 abort d1
 err_has "before the point of no return: is undone, and stays on a"
+answer POST_v1_drains_d1_abort 200 '{"v":1,"aborted":[],"going_on":["db"]}'
+run 9 abort d1
+err_has "nothing is undone: all of it is past the point of no return"
+answer POST_v1_drains_d1_abort 200 '{"v":1,"aborted":[],"going_on":[]}'
+run 9 abort d1 --json
+err_has "nothing is undone: it has ended"
+answer POST_v1_drains_d1_abort 200 '{"v":1,"aborted":["db"],"going_on":["web"]}'
+run 0 abort d1
+err_has "the abort is under way"
 run 3 abort d2
+err_has "there is no drain or migration d2"
 answer GET_v1_why_db 200 '{"reason":"b has no room","command":"kedge host list"}'
 run 0 why db
 out_has "b has no room"
