@@ -115,5 +115,8 @@ int main(int argc, char **argv)
 	}
 	uv_run(&loop, UV_RUN_DEFAULT);
 	http_server_destroy(server);
+	uv_close((uv_handle_t *)&term, NULL);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	uv_loop_close(&loop);
 	return 0;
 }
