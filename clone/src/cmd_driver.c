@@ -39,6 +39,7 @@ struct driver {
 	struct dm_stack st;
 	struct governor g;
 	uint64_t recorded_ms, next_ms;
+	uint32_t pause_ms; /* of the last dose */
 	uint64_t hydrated_before; /* by the status before */
 	enum gov_phase phase_told;
 	bool is_free;
@@ -151,10 +152,13 @@ static int carry_out(struct driver *d, const struct gov_order *o, struct kedge_e
 		d->is_free = true;
 		return dm_stack_hydrate(&d->st, true, o->threshold, o->batch, err);
 	case GOV_DOSE:
-		d->is_free = false;
-		return dm_stack_dose(&d->st, o->threshold, o->batch, err);
+		break;
 	}
-	return 0;
+	uint64_t began_ms = now_ms();
+	int r = dm_stack_dose(&d->st, o->threshold, o->batch, err);
+	d->is_free = false;
+	d->pause_ms = (uint32_t)(now_ms() - began_ms);
+	return r;
 }
 
 /* What the kernel had hydrated before a commit is durable after it. */
@@ -207,6 +211,7 @@ static void live_step(struct driver *d)
 	if (v.now_ms < d->next_ms)
 		return;
 	v.nr_ios = dm_stack_nr_ios(&d->st, false);
+	v.pause_ms = d->pause_ms;
 	v.nr_hydrated = s.nr_hydrated;
 	v.nr_regions = s.nr_regions;
 	v.nr_hydrating = s.nr_hydrating;

@@ -10,14 +10,19 @@
 #define START_BPS (32ull << 20)
 #define CEILING_BPS (8ull << 30)
 #define KEEP_PERCENT 93
-#define WINDOW_MS 400        /* one judgement of the workload's speed */
+#define WINDOW_MS 400        /* one judgement of the workload's speed: no shorter than that, nor than two doses … */
+#define WINDOW_IOS 200       /* … nor by fewer I/Os, which would be chance … */
+#define WINDOW_MAX_MS 3000   /* … but no longer than that, or two doses */
 #define IDLE_WINDOW_MS 100
 #define BUSY_IOS 8           /* in IDLE_WINDOW_MS: less is no workload */
 #define PROBE_MS 300         /* hydration off that long … */
 #define PROBE_SKIP_MS 100    /* … and so much of it left out, while copies under way end */
+#define PROBE_IOS 100        /* … and longer when there were fewer I/Os, up to */
+#define PROBE_MAX_MS 1200
 #define PROBE_PERIOD_MS 8000
 #define DOSE_MIN_MS 20       /* a dose costs the workload one moment: not more often */
 #define DOSE_MS 100
+#define GAP_MAX_MS 4000
 #define FREE_BYTES (8ull << 20)  /* in flight while nobody waits */
 #define DOSE_MAX_BYTES (64ull << 20)
 #define STUCK_MS 5000        /* without any progress: the source is dead */
@@ -134,8 +139,9 @@ static void step_probe(struct governor *g, const struct gov_view *v, struct gov_
 		*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = 10};
 		return;
 	}
-	if (v->now_ms - g->window_ms < PROBE_MS - PROBE_SKIP_MS) {
-		*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = (unsigned)(PROBE_MS - PROBE_SKIP_MS - (v->now_ms - g->window_ms))};
+	uint64_t seen_ms = v->now_ms - g->window_ms;
+	if (seen_ms < PROBE_MS - PROBE_SKIP_MS || (seen_ms < PROBE_MAX_MS && v->nr_ios - g->window_ios < PROBE_IOS)) {
+		*o = (struct gov_order){.act = GOV_NOTHING, .sleep_ms = seen_ms < PROBE_MS - PROBE_SKIP_MS ? (unsigned)(PROBE_MS - PROBE_SKIP_MS - seen_ms) : 20};
 		return;
 	}
 	double now = iops(g, v);
@@ -147,17 +153,29 @@ static void step_probe(struct governor *g, const struct gov_view *v, struct gov_
 
 static void judge(struct governor *g, const struct gov_view *v)
 {
-	if (v->now_ms - g->window_ms < WINDOW_MS)
+	uint64_t age = v->now_ms - g->window_ms, two_doses = 2ull * kedge_max_u64(g->gap_ms, DOSE_MS);
+
+	if (age < WINDOW_MS || age < two_doses || (v->nr_ios - g->window_ios < WINDOW_IOS && age < kedge_max_u64(WINDOW_MAX_MS, two_doses)))
 		return;
 	g->last_share = g->base_iops > 0 ? iops(g, v) / g->base_iops : 1;
 	uint64_t moved = (v->nr_hydrated - g->window_hydrated) * g->o.region_bytes * 1000 / (v->now_ms - g->window_ms);
 	if (g->last_share * 100 < g->o.keep_percent)
-		g->dose_bps = g->dose_bps / 4 * 3;
+		g->dose_bps = g->has_hurt ? g->dose_bps / 4 * 3 : g->dose_bps / 2; /* the last step was a doubling */
 	else if (moved * 2 >= g->dose_bps) /* what was granted was used: twice as much until it hurts once, then step by step */
 		g->dose_bps += g->has_hurt ? kedge_max_u64(g->dose_bps / 8, 1 << 20) : g->dose_bps;
 	g->has_hurt |= g->last_share * 100 < g->o.keep_percent;
 	g->dose_bps = clamp_bps(g, g->dose_bps);
 	begin_window(g, v);
+}
+
+/* Half of what the workload may lose is for the pauses of doses, half for the copies. On a slow disk that means rarer and larger doses. */
+static uint32_t least_gap_ms(const struct governor *g, const struct gov_view *v)
+{
+	unsigned lose_percent = g->o.keep_percent < 100 ? 100 - g->o.keep_percent : 1;
+	uint64_t pause_ms = kedge_max_u64(v->pause_ms, g->gap_ms * 3ull / 4 * lose_percent / 200); /* one quick dose proves little */
+	uint64_t gap_ms = pause_ms * 200 / lose_percent;
+
+	return (uint32_t)kedge_min_u64(kedge_max_u64(gap_ms, DOSE_MIN_MS), GAP_MAX_MS);
 }
 
 static void step_doses(struct governor *g, const struct gov_view *v, struct gov_order *o)
@@ -183,12 +201,13 @@ static void step_doses(struct governor *g, const struct gov_view *v, struct gov_
 		return;
 	}
 	uint64_t bps = clamp_bps(g, g->dose_bps);
-	uint64_t bytes = kedge_max_u64(bps * DOSE_MS / 1000, g->o.region_bytes);
+	g->gap_ms = least_gap_ms(g, v);
+	uint64_t bytes = kedge_max_u64(bps * kedge_max_u64(DOSE_MS, g->gap_ms) / 1000, g->o.region_bytes);
 	bytes = kedge_min_u64(bytes, DOSE_MAX_BYTES);
 	uint32_t n = to_regions(g, bytes);
-	uint64_t gap_ms = kedge_max_u64((uint64_t)n * g->o.region_bytes * 1000 / bps, DOSE_MIN_MS);
+	uint64_t gap_ms = kedge_max_u64((uint64_t)n * g->o.region_bytes * 1000 / bps, g->gap_ms);
 	/* from when it was due, so that late looks do not make it slower; but no debt is carried on */
-	g->dose_due_ms = kedge_max_u64(g->dose_due_ms + gap_ms, v->now_ms + DOSE_MIN_MS);
+	g->dose_due_ms = kedge_max_u64(g->dose_due_ms + gap_ms, v->now_ms + g->gap_ms);
 	g->dose_ms = v->now_ms;
 	g->dose_hydrated = v->nr_hydrated;
 	g->dose_bps_given = bps;

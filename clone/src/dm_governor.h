@@ -35,6 +35,7 @@ struct gov_opts {
 struct gov_view {
 	uint64_t now_ms;
 	uint64_t nr_ios;      /* completed by the foreground since ever */
+	uint32_t pause_ms;    /* how long the last dose made the foreground wait: its slowest I/O in hand, and a few calls */
 	uint64_t nr_hydrated, nr_regions, nr_hydrating;
 	bool is_wanted;       /* hydration is allowed just now: not paused, the source is there */
 };
@@ -62,6 +63,7 @@ struct governor {
 	uint64_t dose_due_ms;
 	/* the last dose: when, how far hydration was, at what rate; 0: none in this phase */
 	uint64_t dose_ms, dose_hydrated, dose_bps_given;
+	uint32_t gap_ms;          /* between doses, at least: so that their pauses take only a part of what the workload may lose */
 	/* progress, for dead sources (K5) */
 	uint64_t moved_ms, moved_hydrated;
 	unsigned backoff_ms;

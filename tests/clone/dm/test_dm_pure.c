@@ -190,6 +190,8 @@ struct model {
 	double iops;          /* the workload's own speed */
 	double cost;          /* of it lost while copies are in flight, 0 to 1 */
 	double copy_bps;      /* how fast copies are */
+	uint32_t pause_ms;    /* what a dose costs it */
+	uint64_t paused_ms;   /* of it still to come */
 	double ios, landed;   /* fractions */
 	uint64_t allowed;     /* regions that may be started: by a dose, or without end */
 	bool is_free, is_dead;
@@ -220,6 +222,7 @@ static void model_run(struct model *m, uint64_t ms)
 			if (o.act == GOV_DOSE) {
 				m->allowed = o.threshold;
 				m->nr_doses++;
+				m->paused_ms = m->v.pause_ms = m->pause_ms;
 			}
 			next = m->v.now_ms + (o.sleep_ms ? o.sleep_ms : 1);
 		}
@@ -239,7 +242,10 @@ static void model_run(struct model *m, uint64_t ms)
 				m->v.nr_hydrated++;
 			}
 		}
-		m->ios += m->iops * (is_copying ? 1 - m->cost : 1) / 1000;
+		if (m->paused_ms)
+			m->paused_ms--;
+		else
+			m->ios += m->iops * (is_copying ? 1 - m->cost : 1) / 1000;
 		m->v.nr_ios = (uint64_t)m->ios;
 		m->v.now_ms++;
 	}
@@ -282,6 +288,23 @@ static void test_governor_busy(void **state)
 	model_init(&m, 5000, 1, 10e6); /* whatever it costs, the floor holds as far as copies can go */
 	model_run(&m, 20000);
 	assert_true(model_bps(&m, 20000) > 6e6);
+}
+
+/* Where each pause takes a disk's latency, doses are rare and large. */
+static void test_governor_slow_disk(void **state)
+{
+	struct model m;
+
+	(void)state;
+	model_init(&m, 1500, 0.02, 200e6);
+	m.pause_ms = 30;
+	model_run(&m, 60000);
+	double ios = m.ios, bps = model_bps(&m, 20000);
+	assert_true((m.ios - ios) / 20 > 0.92 * 1500);
+	assert_true(bps > 40e6);
+	m.pause_ms = 2; /* it has become a fast one */
+	model_run(&m, 60000);
+	assert_true(model_bps(&m, 20000) > 100e6);
 }
 
 static void test_governor_limit(void **state)
@@ -520,7 +543,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_params),	       cmocka_unit_test(test_status),	     cmocka_unit_test(test_geometry),
 		cmocka_unit_test(test_bitmap),	       cmocka_unit_test(test_bitmap_damage), cmocka_unit_test(test_governor_idle),
-		cmocka_unit_test(test_governor_busy),  cmocka_unit_test(test_governor_limit), cmocka_unit_test(test_governor_dead_source),
+		cmocka_unit_test(test_governor_busy),  cmocka_unit_test(test_governor_slow_disk), cmocka_unit_test(test_governor_limit), cmocka_unit_test(test_governor_dead_source),
 		cmocka_unit_test(test_governor_off),   cmocka_unit_test(test_feed),
 		cmocka_unit_test(test_feed_random),
 	};
