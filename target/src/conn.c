@@ -98,18 +98,26 @@ static uint32_t max_cmd_sn(const struct tgt_conn *c)
 	return c->exp_cmd_sn + CMDS_MAX - 1 - c->nr_counted;
 }
 
-/* Header (with digest), data, padding and digest of one PDU into the sendmsg that is being built. */
-static void add_pdu(struct tgt_conn *c, unsigned i, const uint8_t *data, uint32_t nr_bytes)
+void tgt_conn_add_header(struct tgt_conn *c, unsigned i, uint32_t nr_data_bytes)
 {
-	uint8_t *h = c->headers[i], *t = c->tails[i];
-	uint32_t pad = pdu_pad4(nr_bytes) - nr_bytes, head = BHS_BYTES, tail = pad;
+	uint8_t *h = c->headers[i];
+	uint32_t head = BHS_BYTES;
 
-	kedge_put_be24(h + 5, nr_bytes);
+	kedge_put_be24(h + 5, nr_data_bytes);
 	if (c->has_header_digest) {
 		kedge_put_le32(h + BHS_BYTES, kedge_crc32c(0, h, BHS_BYTES));
 		head += DIGEST_BYTES;
 	}
 	c->iov[c->nr_iov++] = (struct iovec){h, head};
+}
+
+/* Header (with digest), data, padding and digest of one PDU into the sendmsg that is being built. */
+static void add_pdu(struct tgt_conn *c, unsigned i, const uint8_t *data, uint32_t nr_bytes)
+{
+	uint8_t *t = c->tails[i];
+	uint32_t pad = pdu_pad4(nr_bytes) - nr_bytes, tail = pad;
+
+	tgt_conn_add_header(c, i, nr_bytes);
 	if (nr_bytes == 0)
 		return;
 	c->iov[c->nr_iov++] = (struct iovec){(void *)(uintptr_t)data, nr_bytes};
@@ -137,32 +145,38 @@ static uint8_t residual_flag(const struct tgt_cmd *cmd)
 	return cmd->residual == 0 ? 0 : cmd->is_over ? 0x04 : 0x02;
 }
 
+uint64_t tgt_conn_data_in(struct tgt_conn *c, struct tgt_cmd *cmd, unsigned i)
+{
+	uint8_t *h = c->headers[i];
+	uint64_t n = kedge_min_u64(c->send_data_bytes, cmd->read_bytes - cmd->sent_bytes);
+	n = kedge_min_u64(n, c->max_burst_bytes - cmd->burst_bytes);
+	bool is_end = cmd->sent_bytes + n == cmd->total_bytes;
+	bool is_final = is_end || cmd->burst_bytes + n == c->max_burst_bytes;
+
+	memset(h, 0, BHS_BYTES);
+	h[0] = OP_DATA_IN;
+	h[1] = is_final ? 0x80 : 0;
+	memcpy(h + 16, cmd->bhs + 16, 4);
+	kedge_put_be32(h + 20, TAG_NONE);
+	put_sns(c, h, is_end);
+	kedge_put_be32(h + 36, cmd->data_sn++);
+	kedge_put_be32(h + 40, (uint32_t)cmd->sent_bytes);
+	if (is_end) { /* phase collapse: the status rides on the last one */
+		h[1] |= (uint8_t)(0x01 | residual_flag(cmd));
+		h[3] = SCSI_GOOD;
+		kedge_put_be32(h + 44, cmd->residual);
+	}
+	cmd->sent_bytes += n;
+	cmd->burst_bytes = is_final ? 0 : cmd->burst_bytes + (uint32_t)n;
+	return n;
+}
+
 /* Data-In PDUs for what is in the buffer, as many as fit into one sendmsg. */
 static void build_data_in(struct tgt_conn *c, struct tgt_cmd *cmd)
 {
 	for (unsigned i = 0; i < TX_PDUS_MAX && cmd->sent_bytes < cmd->read_bytes; i++) {
-		uint8_t *h = c->headers[i];
-		uint64_t n = kedge_min_u64(c->send_data_bytes, cmd->read_bytes - cmd->sent_bytes);
-		n = kedge_min_u64(n, c->max_burst_bytes - cmd->burst_bytes);
-		bool is_end = cmd->sent_bytes + n == cmd->total_bytes;
-		bool is_final = is_end || cmd->burst_bytes + n == c->max_burst_bytes;
-
-		memset(h, 0, BHS_BYTES);
-		h[0] = OP_DATA_IN;
-		h[1] = is_final ? 0x80 : 0;
-		memcpy(h + 16, cmd->bhs + 16, 4);
-		kedge_put_be32(h + 20, TAG_NONE);
-		put_sns(c, h, is_end);
-		kedge_put_be32(h + 36, cmd->data_sn++);
-		kedge_put_be32(h + 40, (uint32_t)cmd->sent_bytes);
-		if (is_end) { /* phase collapse: the status rides on the last one */
-			h[1] |= (uint8_t)(0x01 | residual_flag(cmd));
-			h[3] = SCSI_GOOD;
-			kedge_put_be32(h + 44, cmd->residual);
-		}
-		add_pdu(c, i, cmd->buf + (cmd->sent_bytes - cmd->chunk_start), (uint32_t)n);
-		cmd->sent_bytes += n;
-		cmd->burst_bytes = is_final ? 0 : cmd->burst_bytes + (uint32_t)n;
+		const uint8_t *data = cmd->buf + (cmd->sent_bytes - cmd->chunk_start);
+		add_pdu(c, i, data, (uint32_t)tgt_conn_data_in(c, cmd, i));
 	}
 }
 
@@ -233,6 +247,20 @@ static void end_cmd(struct tgt_conn *c, struct tgt_cmd *cmd)
 		tgt_conn_drop(c, NULL);
 }
 
+/* What was built for the command at the head is out. False: the next one is not to be looked at now. */
+static bool sent_head(struct tgt_conn *c)
+{
+	struct tgt_cmd *cmd = c->tx_head;
+
+	if (cmd->sent_bytes == cmd->total_bytes || (!cmd->is_plain && cmd->status != SCSI_GOOD)) {
+		end_cmd(c, cmd);
+	} else if (cmd->sent_bytes == cmd->read_bytes) {
+		/* it stays at the head: its Data-In goes on when the next chunk is here */
+		return tgt_full_read_more(cmd);
+	}
+	return !c->is_gone;
+}
+
 static void out_cb(struct kedge_op *op, int res)
 {
 	struct tgt_conn *c = kedge_container_of(op, struct tgt_conn, out);
@@ -243,6 +271,11 @@ static void out_cb(struct kedge_op *op, int res)
 		return;
 	}
 	c->has_sent = true;
+	if (c->is_out_poll) {
+		c->is_out_poll = false;
+		send_next(c);
+		return;
+	}
 	while (c->iov_at < c->nr_iov && n >= c->iov[c->iov_at].iov_len)
 		n -= c->iov[c->iov_at++].iov_len;
 	if (c->iov_at < c->nr_iov) {
@@ -251,27 +284,36 @@ static void out_cb(struct kedge_op *op, int res)
 		send_iov(c);
 		return;
 	}
-	struct tgt_cmd *cmd = c->tx_head;
-	if (cmd->sent_bytes == cmd->total_bytes || (!cmd->is_plain && cmd->status != SCSI_GOOD)) {
-		end_cmd(c, cmd);
-	} else if (cmd->sent_bytes == cmd->read_bytes) {
-		tgt_full_read_more(cmd); /* it stays at the head: its Data-In goes on when the next chunk is here */
-		return;
-	}
-	if (!c->is_gone)
+	if (sent_head(c))
 		send_next(c);
+}
+
+/* True: the chunk is out, and the next command may be looked at. */
+static bool send_cached(struct tgt_conn *c, struct tgt_cmd *cmd)
+{
+	int r = tgt_sendfile_step(c, cmd);
+
+	if (r < 0)
+		tgt_conn_drop(c, "send failed");
+	return r > 0 && sent_head(c);
 }
 
 static void send_next(struct tgt_conn *c)
 {
-	struct tgt_cmd *cmd = c->tx_head;
+	struct tgt_cmd *cmd;
 
-	if (!cmd || c->out.is_inflight || c->is_gone)
+	while ((cmd = c->tx_head) && !c->out.is_inflight && !c->is_gone) {
+		if (cmd->is_cached) {
+			if (!send_cached(c, cmd))
+				return;
+			continue;
+		}
+		if (!cmd->is_plain && cmd->status == SCSI_GOOD && cmd->total_bytes && cmd->sent_bytes == cmd->read_bytes)
+			return; /* a chunk is being read */
+		build(c, cmd);
+		send_iov(c);
 		return;
-	if (!cmd->is_plain && cmd->status == SCSI_GOOD && cmd->total_bytes && cmd->sent_bytes == cmd->read_bytes)
-		return; /* a chunk is being read */
-	build(c, cmd);
-	send_iov(c);
+	}
 }
 
 void tgt_conn_queue(struct tgt_cmd *cmd)

@@ -36,6 +36,7 @@ struct tgt_cmd {
 	uint64_t sent_bytes;         /* put into PDUs */
 	uint32_t burst_bytes, data_sn, residual;
 	bool is_over;                /* residual is an overflow */
+	bool is_cached;              /* this chunk goes out of the page cache (sendfile.c); buf is not used */
 	struct tgt_lun *lun;
 	uint64_t disk_bytes;         /* where the data begins on the LUN */
 	struct kedge_op op;
@@ -75,6 +76,9 @@ struct tgt_conn {
 	struct iovec iov[TX_PDUS_MAX * 3];
 	unsigned nr_iov, iov_at;
 	struct msghdr msg;
+	/* of a chunk that is cached: the PDU that is going out is a header (iov) and so much of the file */
+	uint64_t file_at_bytes, file_bytes;
+	bool is_out_poll;            /* out waits for room in the socket */
 	struct tgt_conn *next;
 };
 
@@ -90,11 +94,24 @@ void tgt_cmd_destroy(struct tgt_cmd *cmd);
 void tgt_conn_reply(struct tgt_conn *c, const uint8_t *bhs, const void *data, uint32_t nr_bytes, bool is_stat,
 		    bool is_last);
 
+/* The header of the next Data-In PDU of cmd into headers[i]; how many bytes of data follow it. */
+uint64_t tgt_conn_data_in(struct tgt_conn *c, struct tgt_cmd *cmd, unsigned i);
+/* headers[i], of a PDU with so much data, with its digest into the iov that is being built. */
+void tgt_conn_add_header(struct tgt_conn *c, unsigned i, uint32_t nr_data_bytes);
+
+/* ---- sendfile.c ---- */
+/* May a chunk of cmd, of nr_bytes at the LUN's start_bytes, go out of the page cache? */
+bool tgt_sendfile_can(const struct tgt_conn *c, const struct tgt_cmd *cmd, uint64_t start_bytes, uint64_t nr_bytes);
+/* Send what is left of the chunk until the socket is full. 1: all of it is sent; 0: the socket is full (or others shall have their
+ * turn): c->out polls; negative: the connection has failed. */
+int tgt_sendfile_step(struct tgt_conn *c, struct tgt_cmd *cmd);
+
 /* ---- full.c: meaning ---- */
 /* One PDU in the full feature phase. data has nr_bytes, inside the receive buffer. */
 void tgt_full_take(struct tgt_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t nr_bytes);
-/* The chunk in buf was sent and more is to come: read the next one. */
-void tgt_full_read_more(struct tgt_cmd *cmd);
+/* The next chunk of a read. True: it is in the page cache and can be sent at once; otherwise it is queued when it has been read. */
+bool tgt_full_read_more(struct tgt_cmd *cmd);
+void tgt_full_read_into_buffer(struct tgt_cmd *cmd);
 void tgt_full_reject(struct tgt_conn *c, uint8_t reason, const uint8_t *bhs);
 
 /* ---- server.c ---- */
@@ -106,7 +123,7 @@ uint16_t tgt_server_next_tsih(struct tgt_server *s);
 /* The login is complete: an older session of the same name and ISID ends. False: too many sessions. */
 bool tgt_server_admit(struct tgt_server *s, struct tgt_conn *c);
 void tgt_server_conn_gone(struct tgt_server *s, struct tgt_conn *c);
-/* Read buffers have a budget: false: the command waits and tgt_full_read_more is called later. */
+/* Read buffers have a budget: false: the command waits and tgt_full_read_into_buffer is called later. */
 bool tgt_server_get_buffer(struct tgt_server *s, struct tgt_cmd *cmd, uint32_t nr_bytes);
 void tgt_server_put_buffer(struct tgt_server *s, struct tgt_cmd *cmd);
 void tgt_server_forget_waiting(struct tgt_server *s, struct tgt_cmd *cmd);

@@ -116,7 +116,7 @@ static void read_cb(struct kedge_op *op, int res)
 		tgt_conn_queue(cmd);
 }
 
-void tgt_full_read_more(struct tgt_cmd *cmd)
+void tgt_full_read_into_buffer(struct tgt_cmd *cmd)
 {
 	struct tgt_conn *c = cmd->c;
 	uint64_t chunk = kedge_min_u64(cmd->total_bytes - cmd->sent_bytes, TGT_IO_MAX_BYTES);
@@ -126,6 +126,19 @@ void tgt_full_read_more(struct tgt_cmd *cmd)
 	cmd->chunk_start = cmd->read_bytes = cmd->sent_bytes;
 	cmd->op.fn = read_cb;
 	kedge_op_read(tgt_server_loop(c->s), &cmd->op, cmd->lun->fd, cmd->buf, chunk, cmd->disk_bytes + cmd->sent_bytes);
+}
+
+bool tgt_full_read_more(struct tgt_cmd *cmd)
+{
+	uint64_t chunk = kedge_min_u64(cmd->total_bytes - cmd->sent_bytes, TGT_IO_MAX_BYTES);
+
+	cmd->is_cached = tgt_sendfile_can(cmd->c, cmd, cmd->disk_bytes + cmd->sent_bytes, chunk);
+	if (!cmd->is_cached) {
+		tgt_full_read_into_buffer(cmd);
+		return false;
+	}
+	cmd->read_bytes = cmd->sent_bytes + chunk;
+	return true;
 }
 
 static void small_answer(struct tgt_cmd *cmd, const uint8_t *data, uint32_t nr_bytes)
@@ -164,9 +177,7 @@ static void scsi_command(struct tgt_conn *c, struct tgt_cmd *cmd)
 		set_residual(cmd, r.nr_bytes);
 		cmd->lun = l;
 		cmd->disk_bytes = r.lba * l->unit.lbs_bytes;
-		if (cmd->total_bytes)
-			tgt_full_read_more(cmd);
-		else
+		if (!cmd->total_bytes || tgt_full_read_more(cmd))
 			tgt_conn_queue(cmd);
 	} else {
 		small_answer(cmd, out, r.nr_bytes);

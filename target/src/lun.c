@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Purpose. LUNs: open, identify, allocation status.
- * Owns. The descriptor. Locks. None.
+ * Owns. The descriptor, the mapping. Locks. None.
  */
 #include "lun.h"
 
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +17,8 @@
 #include "kedge/file.h"
 
 #define DESCRIPTORS_MAX 256u
+#define PAGE_BYTES 4096u
+#define CACHED_MAX_BYTES (1u << 20)
 
 /* FNV-1a, 64 bits. Two CRCs would not do: texts of one length that have one in common have the other in common too. */
 static uint64_t hash(const char *text)
@@ -32,6 +35,52 @@ static void make_naa(struct tgt_unit *u)
 {
 	kedge_put_be64(u->naa, hash(u->serial));
 	u->naa[0] = (uint8_t)(0x30 | (u->naa[0] & 0x0f));
+}
+
+/* mincore tells the truth only to who might write the file; to others it says "all is cached". */
+static bool may_ask(int fd, const struct stat *st)
+{
+	char self[32];
+
+	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+	return geteuid() == 0 || geteuid() == st->st_uid || access(self, W_OK) == 0;
+}
+
+static void map(struct tgt_lun *l, const struct stat *st, uint64_t size_bytes)
+{
+	if (sysconf(_SC_PAGESIZE) != PAGE_BYTES || !may_ask(l->fd, st))
+		return;
+	l->map = mmap(NULL, size_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, l->fd, 0);
+	if (l->map == MAP_FAILED)
+		l->map = NULL;
+	else
+		l->map_bytes = size_bytes;
+}
+
+bool tgt_lun_is_cached(const struct tgt_lun *l, uint64_t start_bytes, uint64_t nr_bytes)
+{
+	unsigned char pages[CACHED_MAX_BYTES / PAGE_BYTES + 1];
+	uint64_t first = kedge_round_down(start_bytes, PAGE_BYTES);
+	uint64_t nr = (start_bytes + nr_bytes - first + PAGE_BYTES - 1) / PAGE_BYTES;
+	struct stat st;
+
+	if (!l->map || nr == 0 || nr > sizeof pages || fstat(l->fd, &st) < 0)
+		return false;
+	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size < start_bytes + nr_bytes)
+		return false; /* cut short: its last page may be cached all the same */
+	if (mincore((char *)l->map + first, nr * PAGE_BYTES, pages) < 0)
+		return false;
+	for (uint64_t i = 0; i < nr; i++)
+		if (!(pages[i] & 1))
+			return false;
+	return true;
+}
+
+void tgt_lun_distrust_cache(struct tgt_lun *l)
+{
+	if (l->map)
+		munmap(l->map, l->map_bytes);
+	l->map = NULL;
 }
 
 int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct kedge_err *err)
@@ -73,11 +122,13 @@ int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct
 		}
 	}
 	make_naa(&l->unit);
+	map(l, &st, size_bytes);
 	return 0;
 }
 
 void tgt_lun_close(struct tgt_lun *l)
 {
+	tgt_lun_distrust_cache(l);
 	kedge_close(l->fd);
 	l->fd = -1;
 }

@@ -113,7 +113,7 @@ static void wake_cb(void *arg)
 
 	while (s->wait_head) {
 		struct tgt_cmd *cmd = s->wait_head;
-		tgt_full_read_more(cmd);
+		tgt_full_read_into_buffer(cmd);
 		if (!cmd->buf)
 			return; /* still no room */
 		tgt_server_forget_waiting(s, cmd);
