@@ -57,6 +57,7 @@ static void free_cb(void *arg)
 
 	if (!is_unused(c))
 		return; /* asked for again when the last of it has ended */
+	kedge_defer_remove(kedge_loop_defer_queue(tgt_server_loop(c->s)), &c->send);
 	kedge_timer_stop(tgt_server_loop(c->s), &c->timer);
 	kedge_close(c->fd);
 	free(c->rx);
@@ -98,9 +99,20 @@ static uint32_t max_cmd_sn(const struct tgt_conn *c)
 	return c->exp_cmd_sn + CMDS_MAX - 1 - c->nr_counted;
 }
 
-void tgt_conn_add_header(struct tgt_conn *c, unsigned i, uint32_t nr_data_bytes)
+void tgt_conn_begin_build(struct tgt_conn *c)
 {
-	uint8_t *h = c->headers[i];
+	c->nr_iov = c->iov_at = c->nr_pdus = 0;
+}
+
+/* The header of the next PDU to be added. */
+static uint8_t *next_header(struct tgt_conn *c)
+{
+	return c->headers[c->nr_pdus];
+}
+
+void tgt_conn_add_header(struct tgt_conn *c, uint32_t nr_data_bytes)
+{
+	uint8_t *h = c->headers[c->nr_pdus++];
 	uint32_t head = BHS_BYTES;
 
 	kedge_put_be24(h + 5, nr_data_bytes);
@@ -112,12 +124,12 @@ void tgt_conn_add_header(struct tgt_conn *c, unsigned i, uint32_t nr_data_bytes)
 }
 
 /* Header (with digest), data, padding and digest of one PDU into the sendmsg that is being built. */
-static void add_pdu(struct tgt_conn *c, unsigned i, const uint8_t *data, uint32_t nr_bytes)
+static void add_pdu(struct tgt_conn *c, const uint8_t *data, uint32_t nr_bytes)
 {
-	uint8_t *t = c->tails[i];
+	uint8_t *t = c->tails[c->nr_pdus];
 	uint32_t pad = pdu_pad4(nr_bytes) - nr_bytes, tail = pad;
 
-	tgt_conn_add_header(c, i, nr_bytes);
+	tgt_conn_add_header(c, nr_bytes);
 	if (nr_bytes == 0)
 		return;
 	c->iov[c->nr_iov++] = (struct iovec){(void *)(uintptr_t)data, nr_bytes};
@@ -145,9 +157,9 @@ static uint8_t residual_flag(const struct tgt_cmd *cmd)
 	return cmd->residual == 0 ? 0 : cmd->is_over ? 0x04 : 0x02;
 }
 
-uint64_t tgt_conn_data_in(struct tgt_conn *c, struct tgt_cmd *cmd, unsigned i)
+uint64_t tgt_conn_data_in(struct tgt_conn *c, struct tgt_cmd *cmd)
 {
-	uint8_t *h = c->headers[i];
+	uint8_t *h = next_header(c);
 	uint64_t n = kedge_min_u64(c->send_data_bytes, cmd->read_bytes - cmd->sent_bytes);
 	n = kedge_min_u64(n, c->max_burst_bytes - cmd->burst_bytes);
 	bool is_end = cmd->sent_bytes + n == cmd->total_bytes;
@@ -171,19 +183,18 @@ uint64_t tgt_conn_data_in(struct tgt_conn *c, struct tgt_cmd *cmd, unsigned i)
 	return n;
 }
 
-/* Data-In PDUs for what is in the buffer, as many as fit into one sendmsg. */
+/* Data-In PDUs for what is in the buffer, as many as fit. */
 static void build_data_in(struct tgt_conn *c, struct tgt_cmd *cmd)
 {
-	for (unsigned i = 0; i < TX_PDUS_MAX && cmd->sent_bytes < cmd->read_bytes; i++) {
+	while (c->nr_pdus < TX_PDUS_MAX && cmd->sent_bytes < cmd->read_bytes) {
 		const uint8_t *data = cmd->buf + (cmd->sent_bytes - cmd->chunk_start);
-		add_pdu(c, i, data, (uint32_t)tgt_conn_data_in(c, cmd, i));
+		add_pdu(c, data, (uint32_t)tgt_conn_data_in(c, cmd));
 	}
 }
 
 static void build_scsi_response(struct tgt_conn *c, struct tgt_cmd *cmd)
 {
-	uint8_t *h = c->headers[0];
-	uint32_t n = 0;
+	uint8_t *h = next_header(c);
 
 	memset(h, 0, BHS_BYTES);
 	h[0] = OP_SCSI_RSP;
@@ -194,35 +205,62 @@ static void build_scsi_response(struct tgt_conn *c, struct tgt_cmd *cmd)
 	kedge_put_be32(h + 36, cmd->data_sn); /* ExpDataSN */
 	kedge_put_be32(h + 44, cmd->residual);
 	if (cmd->sense != SENSE_NONE) {
-		kedge_put_be16(c->tails[1], SENSE_BYTES);
-		n = 2 + SENSE_BYTES;
-	}
-	if (n) {
-		/* sense data needs more room than a tail: it takes the place of an unused header */
-		uint8_t *sense = c->headers[1];
+		/* sense data needs more room than a tail: it takes the place of the header behind this one */
+		uint8_t *sense = c->headers[c->nr_pdus + 1];
 		kedge_put_be16(sense, SENSE_BYTES);
 		tgt_sense_encode(cmd->sense, sense + 2);
-		add_pdu(c, 0, sense, n);
+		add_pdu(c, sense, 2 + SENSE_BYTES);
+		c->nr_pdus++;
 	} else {
-		add_pdu(c, 0, NULL, 0);
+		add_pdu(c, NULL, 0);
 	}
 }
 
-static void build(struct tgt_conn *c, struct tgt_cmd *cmd)
+static bool is_response(const struct tgt_cmd *cmd)
 {
-	c->nr_iov = c->iov_at = 0;
+	return !cmd->is_plain && cmd->status != SCSI_GOOD;
+}
+
+/* Its data, or the next chunk of it, is still being read. */
+static bool is_reading(const struct tgt_cmd *cmd)
+{
+	return !cmd->is_plain && cmd->status == SCSI_GOOD && cmd->total_bytes && cmd->sent_bytes == cmd->read_bytes;
+}
+
+static bool is_all_built(const struct tgt_cmd *cmd)
+{
+	return cmd->sent_bytes == cmd->total_bytes || is_response(cmd);
+}
+
+static void build_one(struct tgt_conn *c, struct tgt_cmd *cmd)
+{
+	cmd->is_built = true;
 	if (cmd->is_plain) {
-		memcpy(c->headers[0], cmd->bhs, BHS_BYTES);
-		put_sns(c, c->headers[0], cmd->is_stat);
+		uint8_t *h = next_header(c);
+		memcpy(h, cmd->bhs, BHS_BYTES);
+		put_sns(c, h, cmd->is_stat);
 		if (!cmd->is_stat)
-			kedge_put_be32(c->headers[0] + 24, c->stat_sn);
-		add_pdu(c, 0, cmd->buf, (uint32_t)cmd->total_bytes);
+			kedge_put_be32(h + 24, c->stat_sn);
+		add_pdu(c, cmd->buf, (uint32_t)cmd->total_bytes);
 		cmd->sent_bytes = cmd->total_bytes;
 	} else if (cmd->total_bytes && cmd->status == SCSI_GOOD) {
 		build_data_in(c, cmd);
 	} else {
 		build_scsi_response(c, cmd);
 		cmd->sent_bytes = cmd->total_bytes;
+	}
+}
+
+/* All answers that are ready, in their order, as many as fit into one sendmsg. */
+static void build(struct tgt_conn *c)
+{
+	tgt_conn_begin_build(c);
+	for (struct tgt_cmd *cmd = c->tx_head; cmd && c->nr_pdus + 2 <= TX_PDUS_MAX; cmd = cmd->next) {
+		if (cmd->is_cached || is_reading(cmd))
+			return;
+		build_one(c, cmd);
+		if (cmd->is_last || !is_all_built(cmd))
+			return;
 	}
 }
 
@@ -247,16 +285,19 @@ static void end_cmd(struct tgt_conn *c, struct tgt_cmd *cmd)
 		tgt_conn_drop(c, NULL);
 }
 
-/* What was built for the command at the head is out. False: the next one is not to be looked at now. */
-static bool sent_head(struct tgt_conn *c)
+/* What was built for the commands at the head is out. False: nothing else is to be sent now. */
+static bool sent_built(struct tgt_conn *c)
 {
-	struct tgt_cmd *cmd = c->tx_head;
+	struct tgt_cmd *cmd;
 
-	if (cmd->sent_bytes == cmd->total_bytes || (!cmd->is_plain && cmd->status != SCSI_GOOD)) {
-		end_cmd(c, cmd);
-	} else if (cmd->sent_bytes == cmd->read_bytes) {
-		/* it stays at the head: its Data-In goes on when the next chunk is here */
-		return tgt_full_read_more(cmd);
+	while (!c->is_gone && (cmd = c->tx_head) && cmd->is_built) {
+		cmd->is_built = false;
+		if (is_all_built(cmd))
+			end_cmd(c, cmd);
+		else if (cmd->sent_bytes == cmd->read_bytes) /* it stays at the head: its Data-In goes on when the next chunk is here */
+			return tgt_full_read_more(cmd);
+		else
+			break;
 	}
 	return !c->is_gone;
 }
@@ -284,18 +325,21 @@ static void out_cb(struct kedge_op *op, int res)
 		send_iov(c);
 		return;
 	}
-	if (sent_head(c))
+	if (sent_built(c))
 		send_next(c);
 }
 
 /* True: the chunk is out, and the next command may be looked at. */
 static bool send_cached(struct tgt_conn *c, struct tgt_cmd *cmd)
 {
+	if (!cmd->is_built)
+		tgt_conn_begin_build(c);
+	cmd->is_built = true;
 	int r = tgt_sendfile_step(c, cmd);
 
 	if (r < 0)
 		tgt_conn_drop(c, "send failed");
-	return r > 0 && sent_head(c);
+	return r > 0 && sent_built(c);
 }
 
 static void send_next(struct tgt_conn *c)
@@ -308,12 +352,16 @@ static void send_next(struct tgt_conn *c)
 				return;
 			continue;
 		}
-		if (!cmd->is_plain && cmd->status == SCSI_GOOD && cmd->total_bytes && cmd->sent_bytes == cmd->read_bytes)
-			return; /* a chunk is being read */
-		build(c, cmd);
-		send_iov(c);
+		build(c);
+		if (c->nr_iov > 0)
+			send_iov(c);
 		return;
 	}
+}
+
+static void send_cb(void *arg)
+{
+	send_next(arg);
 }
 
 void tgt_conn_queue(struct tgt_cmd *cmd)
@@ -331,7 +379,12 @@ void tgt_conn_queue(struct tgt_cmd *cmd)
 		*c->tx_tail = cmd;
 		c->tx_tail = &cmd->next;
 	}
-	send_next(c);
+	if (cmd->is_plain) {
+		send_next(c);
+	} else if (!c->send.is_queued) {
+		c->send = (struct kedge_defer){.fn = send_cb, .arg = c};
+		kedge_loop_defer(tgt_server_loop(c->s), &c->send);
+	}
 }
 
 void tgt_conn_reply(struct tgt_conn *c, const uint8_t *bhs, const void *data, uint32_t nr_bytes, bool is_stat, bool is_last)

@@ -14,7 +14,7 @@
 #include "tgt/tgt.h"
 
 #define CMDS_MAX 128u
-#define TX_PDUS_MAX 16u
+#define TX_PDUS_MAX 64u
 
 struct tgt_conn;
 
@@ -26,6 +26,7 @@ struct tgt_cmd {
 	bool is_stat;                /* a plain answer takes a StatSN */
 	bool is_command;             /* counts against the window */
 	bool is_aborted, is_queued, is_last; /* is_last: the connection ends after it */
+	bool is_built;               /* in the sendmsg under way, all of it or as far as sent_bytes */
 	uint8_t status;
 	enum tgt_sense sense;
 	uint8_t *buf;
@@ -50,6 +51,7 @@ struct tgt_conn {
 	struct kedge_op in, out;
 	struct kedge_timer timer;    /* login deadline, then idle pings */
 	struct kedge_defer end;      /* frees it */
+	struct kedge_defer send;     /* what this round made ready goes out together */
 	bool is_ping_out, has_sent; /* has_sent: since the timer last looked */
 	struct sockaddr_storage peer;
 
@@ -70,7 +72,8 @@ struct tgt_conn {
 	struct tgt_cmd *all;
 	unsigned nr_cmds, nr_counted;
 	struct tgt_cmd *tx_head, **tx_tail;
-	/* the sendmsg under way */
+	/* the sendmsg under way; nr_pdus: headers and tails in use */
+	unsigned nr_pdus;
 	uint8_t headers[TX_PDUS_MAX][BHS_BYTES + DIGEST_BYTES];
 	uint8_t tails[TX_PDUS_MAX][8];
 	struct iovec iov[TX_PDUS_MAX * 3];
@@ -94,10 +97,12 @@ void tgt_cmd_destroy(struct tgt_cmd *cmd);
 void tgt_conn_reply(struct tgt_conn *c, const uint8_t *bhs, const void *data, uint32_t nr_bytes, bool is_stat,
 		    bool is_last);
 
-/* The header of the next Data-In PDU of cmd into headers[i]; how many bytes of data follow it. */
-uint64_t tgt_conn_data_in(struct tgt_conn *c, struct tgt_cmd *cmd, unsigned i);
-/* headers[i], of a PDU with so much data, with its digest into the iov that is being built. */
-void tgt_conn_add_header(struct tgt_conn *c, unsigned i, uint32_t nr_data_bytes);
+/* Forget what was built. */
+void tgt_conn_begin_build(struct tgt_conn *c);
+/* The header of the next Data-In PDU of cmd into the next place; how many bytes of data follow it. */
+uint64_t tgt_conn_data_in(struct tgt_conn *c, struct tgt_cmd *cmd);
+/* The header that was made last, of a PDU with so much data, with its digest into the iov that is being built. */
+void tgt_conn_add_header(struct tgt_conn *c, uint32_t nr_data_bytes);
 
 /* ---- sendfile.c ---- */
 /* May a chunk of cmd, of nr_bytes at the LUN's start_bytes, go out of the page cache? */

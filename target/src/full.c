@@ -220,7 +220,7 @@ static void abort_cmd(struct tgt_conn *c, struct tgt_cmd *cmd)
 	struct tgt_cmd **p = &c->tx_head;
 
 	cmd->is_aborted = true;
-	if (cmd == c->tx_head)
+	if (cmd->is_built || cmd->sent_bytes)
 		return; /* its answer is going out */
 	while (*p && *p != cmd)
 		p = &(*p)->next;

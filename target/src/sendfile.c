@@ -75,10 +75,10 @@ static int send_some(struct tgt_conn *c, struct tgt_cmd *cmd)
 		if (c->iov_at == c->nr_iov && c->file_bytes == 0) {
 			if (cmd->sent_bytes == cmd->read_bytes)
 				return 1;
-			c->nr_iov = c->iov_at = 0;
+			tgt_conn_begin_build(c);
 			c->file_at_bytes = cmd->disk_bytes + cmd->sent_bytes;
-			c->file_bytes = tgt_conn_data_in(c, cmd, 0);
-			tgt_conn_add_header(c, 0, (uint32_t)c->file_bytes);
+			c->file_bytes = tgt_conn_data_in(c, cmd);
+			tgt_conn_add_header(c, (uint32_t)c->file_bytes);
 		}
 		r = send_header(c);
 		if (r == 0)
