@@ -81,6 +81,8 @@ static int start_live(struct driver *d, struct kedge_err *err)
 	s->open_count++;
 	r = dm_record_write(&d->rec, err);
 	d->m->was_written = s->dm_was_written;
+	/* recorded by an earlier start: no later look of this one says it again */
+	__atomic_store_n(&d->m->nr_durable, s->dm_nr_seen, __ATOMIC_RELEASE);
 	set_phase(d, DM_PHASE_LIVE);
 	return r;
 }

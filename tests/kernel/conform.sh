@@ -88,6 +88,9 @@ cmp "$device" want || fail "after a crash it differs"
 say "the end: verified, HYDRATED, alone; writes go on"
 dd if=fresh of="$device" bs=4k seek=100 conv=notrunc,fsync status=none
 dd if=fresh of=want bs=4k seek=100 conv=notrunc status=none
+wait_for 60 "every block is here" is_here
+stop_serve
+serve --no-hydrate # what was recorded as here counts at the next start
 finish_clone
 is_field .state hydrated || fail "state $(field .state)"
 cmp "$device" want || fail "after finish it differs"
