@@ -52,9 +52,14 @@ static void sig_cb(struct kedge_op *op, int res)
 static void tick_cb(struct kedge_timer *t)
 {
 	struct worker *w = kedge_container_of(t, struct worker, tick);
+	struct kedge_err err = {0};
 
 	w->e->ops->tick(w->e);
 	worker_steer(w);
+	if (w->is_verify_wanted && !w->is_hydrating && worker_verify(w, &err) < 0) {
+		w->is_verify_wanted = false;
+		kedge_warn("verification: %s", err.msg);
+	}
 	kedge_timer_start(w->loop, t, TICK_MS);
 }
 

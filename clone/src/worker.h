@@ -50,6 +50,7 @@ struct worker {
 	uint64_t kernel_here_bytes, kernel_tick_ns;
 	struct kedge_timer retry;
 	enum verify_state verify;
+	bool is_verify_wanted; /* everything is here, the copying is being ended */
 	struct kedge_err verify_err;
 
 	struct control_call *finish_call;

@@ -47,7 +47,7 @@ static void hydrated_cb(void *arg, int res, const struct kedge_err *err)
 
 	w->is_hydrating = false;
 	w->e->ops->status(w->e, &s);
-	if (res == 0) {
+	if (res == 0 || (res == -ECANCELED && w->is_verify_wanted)) {
 		w->is_hydrated = s.here_bytes == s.size_bytes;
 		kedge_info(w->is_hydrated ? "every block is here" : "hydration ended, %llu bytes could not be read from the source",
 			   (unsigned long long)(s.size_bytes - s.here_bytes));
@@ -134,9 +134,16 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 		return 0;
 	if (s.state != UCLONE_LIVE || !w->source || w->is_source_closing)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL, "there is no source to compare with");
-	if (w->is_hydrating || s.here_bytes != s.size_bytes)
+	if (s.here_bytes != s.size_bytes)
 		return kedge_err_set(err, KEDGE_E_NOT_HYDRATED, KEDGE_SIDE_CONTROL, "%llu bytes are not here yet",
 				     (unsigned long long)(s.size_bytes - s.here_bytes));
+	if (w->is_hydrating) {
+		/* Nothing is left to copy, but the hydrator is paused, or waits for its rate: the tick goes on when it has ended. */
+		w->is_verify_wanted = true;
+		kcopy_hydrator_stop(w->hydrator);
+		return 0;
+	}
+	w->is_verify_wanted = false;
 	worker_retire_hydrator(w);
 	int r = kcopy_hydrator_create(w->loop, w->source, w->e->ops->claims(w->e), &o, &w->hydrator, err);
 	if (r < 0)

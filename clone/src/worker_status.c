@@ -68,7 +68,7 @@ json_t *worker_status(struct worker *w)
 	if (is_kernel)
 		json_object_set_new(o, "kernel", kernel_status(&w->share->dm));
 	json_object_set_new(o, "verify",
-			    json_pack("{s:s,s:I,s:I,s:s}", "state", verify_names[w->verify], "verified_bytes",
+			    json_pack("{s:s,s:I,s:I,s:s}", "state", verify_names[w->is_verify_wanted ? VERIFY_RUNNING : w->verify], "verified_bytes",
 				      (json_int_t)(w->is_comparing && w->hydrator ? ks.verified_bytes : w->verified_bytes),
 				      "mismatch_bytes",
 				      (json_int_t)(w->is_comparing && w->hydrator ? ks.mismatch_bytes : w->mismatch_bytes), "error",
