@@ -42,7 +42,7 @@ struct driver {
 	uint32_t pause_ms; /* of the last dose */
 	uint64_t hydrated_before; /* by the status before */
 	enum gov_phase phase_told;
-	bool is_free;
+	bool is_free, is_apart;
 };
 
 static volatile sig_atomic_t is_asked_to_end;
@@ -142,6 +142,12 @@ static void tell_phase(struct driver *d, uint64_t nr_hydrated)
 
 static int carry_out(struct driver *d, const struct gov_order *o, struct kedge_err *err)
 {
+	bool is_copying = o->act == GOV_DOSE || (o->act == GOV_FREE && !d->is_free);
+
+	if (is_copying && d->is_apart != (o->batch == 1)) {
+		d->is_apart = o->batch == 1;
+		dm_stack_keep_apart(&d->st, d->is_apart);
+	}
 	switch (o->act) {
 	case GOV_NOTHING:
 		return 0;

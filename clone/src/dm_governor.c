@@ -28,6 +28,8 @@
 #define STUCK_MS 5000        /* without any progress: the source is dead */
 #define BACKOFF_MIN_MS 1000
 #define BACKOFF_MAX_MS 30000
+#define BATCH_BYTES (1ull << 20)
+#define ALONE_BYTES (64ull << 20) /* so much is copied region by region once copies had got stuck */
 
 const char *gov_phase_name(enum gov_phase p)
 {
@@ -98,13 +100,19 @@ static void order_probe(struct governor *g, const struct gov_view *v, struct gov
 	*o = (struct gov_order){.act = GOV_HOLD, .sleep_ms = PROBE_SKIP_MS};
 }
 
+/* The kernel copies a batch as one, and one bad sector fails it whole: after that, each region alone, so that all but the bad one come. */
+static uint32_t batch_of(const struct governor *g, const struct gov_view *v)
+{
+	return v->nr_hydrated < g->alone_until_hydrated ? 1 : to_regions(g, BATCH_BYTES);
+}
+
 static void order_free(struct governor *g, const struct gov_view *v, struct gov_order *o)
 {
 	uint64_t bytes = g->o.limit_bps ? kedge_min_u64(FREE_BYTES, g->o.limit_bps / 10) : FREE_BYTES;
 
 	if (g->phase != GOV_PHASE_FREE)
 		enter(g, GOV_PHASE_FREE, v);
-	*o = (struct gov_order){.act = GOV_FREE, .threshold = to_regions(g, bytes), .batch = to_regions(g, 1 << 20),
+	*o = (struct gov_order){.act = GOV_FREE, .threshold = to_regions(g, bytes), .batch = batch_of(g, v),
 				.sleep_ms = IDLE_WINDOW_MS};
 }
 
@@ -212,7 +220,7 @@ static void step_doses(struct governor *g, const struct gov_view *v, struct gov_
 	g->dose_hydrated = v->nr_hydrated;
 	g->dose_bps_given = bps;
 	g->nr_doses++;
-	*o = (struct gov_order){.act = GOV_DOSE, .threshold = n, .batch = to_regions(g, 1 << 20), .sleep_ms = 2};
+	*o = (struct gov_order){.act = GOV_DOSE, .threshold = n, .batch = batch_of(g, v), .sleep_ms = 2};
 }
 
 /* Hydration is on and nothing comes: the source is dead and the kernel retries without end (K5). */
@@ -250,6 +258,7 @@ void gov_step(struct governor *g, const struct gov_view *v, struct gov_order *o)
 	}
 	if (is_stuck(g, v)) {
 		g->backoff_ms = (unsigned)kedge_min_u64(g->backoff_ms ? g->backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
+		g->alone_until_hydrated = v->nr_hydrated + to_regions(g, ALONE_BYTES);
 		enter(g, GOV_PHASE_BACKOFF, v);
 		*o = (struct gov_order){.act = GOV_HOLD, .sleep_ms = IDLE_WINDOW_MS};
 		return;

@@ -67,6 +67,7 @@ struct governor {
 	/* progress, for dead sources (K5) */
 	uint64_t moved_ms, moved_hydrated;
 	unsigned backoff_ms;
+	uint64_t alone_until_hydrated; /* regions; below it they are copied one by one */
 	uint64_t nr_doses;
 };
 

@@ -291,6 +291,7 @@ static int open_all(struct dm_stack *st, struct dm_record *rec, const char *sour
 		r = dmdev_info(st->clone, &i, err);
 	if (r < 0)
 		return r;
+	snprintf(st->feed_dev, sizeof st->feed_dev, "%s", number);
 	t.meta_dev = st->meta_dev;
 	t.dest_dev = st->dest_dev;
 	t.source_dev = st->source_dev;
@@ -357,6 +358,18 @@ int dm_stack_hydrate(const struct dm_stack *st, bool is_on, uint32_t threshold, 
 	if (r == 0)
 		r = dmdev_message(st->clone, text, err);
 	return r < 0 ? r : dmdev_message(st->clone, "enable_hydration", err);
+}
+
+void dm_stack_keep_apart(const struct dm_stack *st, bool is_apart)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof path, "/sys/dev/block/%s/queue/nomerges", st->feed_dev);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || kedge_write_full(fd, is_apart ? "2" : "0", 1) < 0)
+		kedge_warn("cannot set %s: one bad sector may hold back its neighbours", path);
+	kedge_close(fd);
 }
 
 /* The kernel's worker starts copies when it gets to run. */

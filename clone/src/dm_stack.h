@@ -23,6 +23,7 @@ struct dm_stack {
 	char top[DMDEV_NAME_MAX], clone[DMDEV_NAME_MAX], source[DMDEV_NAME_MAX];
 	char dest_path[UCLONE_PATH_MAX]; /* block devices */
 	char dest_dev[32], meta_dev[32], source_dev[32]; /* "major:minor" */
+	char feed_dev[32];                               /* below source_dev */
 	uint64_t nr_sectors;
 	bool was_there, was_made; /* the clone existed already and is taken over; it is new */
 };
@@ -42,6 +43,8 @@ int dm_stack_open_alone(struct dm_stack *st, struct dm_record *rec, struct kedge
 int dm_stack_status(const struct dm_stack *st, bool is_commit, struct dm_clone_status *ret_status, struct kedge_err *err);
 /* enable or disable hydration, set how much of it may be under way */
 int dm_stack_hydrate(const struct dm_stack *st, bool is_on, uint32_t threshold, uint32_t batch, struct kedge_err *err);
+/* Reads of neighbouring regions reach the feed one by one, and do not fail together; or merged, which is faster. */
+void dm_stack_keep_apart(const struct dm_stack *st, bool is_apart);
 /* Start so many regions at a moment when the foreground has nothing in flight, and no more (dm_governor.h, "dose"). */
 int dm_stack_dose(const struct dm_stack *st, uint32_t threshold, uint32_t batch, struct kedge_err *err);
 /* I/O completed on top since it was made; 0 when that cannot be read. is_writes: of writes only. */

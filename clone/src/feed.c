@@ -46,6 +46,7 @@ struct feed {
 	struct uclone_io *done;                  /* to be answered in the next round */
 	struct kedge_defer defer;
 	uint64_t clock, last_end_bytes;
+	uint64_t told_bytes; /* the failed read that was told last */
 	unsigned nr_inflight;
 	struct feed_status status;
 };
@@ -98,9 +99,11 @@ static void direct_cb(struct kedge_source_io *sio, int res)
 	struct feed *f = d->feed;
 
 	f->nr_inflight--;
-	if (res < 0)
+	if (res < 0 && sio->start_bytes != f->told_bytes) { /* the kernel asks for it again and again */
+		f->told_bytes = sio->start_bytes;
 		kedge_warn("feed: read of %llu bytes at %llu failed: %s", (unsigned long long)sio->nr_bytes, (unsigned long long)sio->start_bytes,
 			   sio->err.msg);
+	}
 	answer(f, d->io, res < 0 ? -EIO : 0);
 	free(d);
 }
@@ -276,7 +279,7 @@ struct feed *feed_create(uint64_t size_bytes, struct kedge_defer_queue *defer)
 	f->size_bytes = size_bytes;
 	f->queue = defer;
 	f->parked_tail = &f->parked;
-	f->last_end_bytes = UINT64_MAX;
+	f->last_end_bytes = f->told_bytes = UINT64_MAX;
 	return f;
 }
 

@@ -337,6 +337,18 @@ static void test_governor_dead_source(void **state)
 	m.is_dead = true;
 	model_run(&m, 20000);
 	assert_int_equal(m.g.phase, GOV_PHASE_BACKOFF);
+	/* a batch fails as one: what is tried next is single regions */
+	struct governor next = m.g;
+	struct gov_view later = m.v;
+	struct gov_order o;
+	later.now_ms += 60000;
+	gov_step(&next, &later, &o);
+	assert_int_equal(o.act, GOV_FREE);
+	assert_int_equal(o.batch, 1);
+	later.nr_hydrated += (64 << 20) / m.g.o.region_bytes;
+	later.now_ms += 10;
+	gov_step(&next, &later, &o);
+	assert_true(o.batch > 1);
 	uint64_t doses = m.nr_doses;
 	model_run(&m, 60000);
 	assert_true(m.nr_doses - doses <= 10);
