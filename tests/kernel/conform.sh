@@ -39,7 +39,7 @@ sleep 0.5
 
 say "its processes die under I/O: no error above"
 fio --name=v --filename="$device" --direct=1 --ioengine=libaio --rw=randwrite --bs=4k-64k --size=8M --offset=12M --iodepth=8 --verify=crc32c \
-	--verify_state_save=0 --do_verify=1 --verify_fatal=1 --loops=$([ "$engine" = dm ] && echo 24 || echo 6) --fsync=32 --eta=never --output=fio.out &
+	--verify_state_save=0 --do_verify=1 --verify_fatal=1 --loops=$([ "$engine" = dm ] && echo 24 || echo 15) --fsync=32 --eta=never --output=fio.out &
 fio=$!
 n=0
 while kill -0 $fio 2>/dev/null && [ $n -lt 8 ]; do
