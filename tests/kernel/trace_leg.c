@@ -363,6 +363,7 @@ void leg_finish(struct leg *l)
 	if (l->kind == LEG_PLAIN)
 		return;
 	leg_ask(l, "hydrate");
+	leg_ask(l, "resume"); /* it may have been paused, and stays so until then */
 	wait_status(l, NULL, "durable_bytes", NULL, l->size_bytes);
 	leg_ask(l, "verify");
 	wait_status(l, "verify", "state", "passed", 0);
