@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# One suite for both engines, in a guest: what a clone promises, whoever keeps it. usage: conform.sh BIN user|dm
-bin=$1 engine=$2
+# One suite for both engines, in a guest: what a clone promises, whoever keeps it. usage: conform.sh BIN user|top|dm (top: the user engine under
+# a dm-linear)
+bin=$1 way=$2 engine=${2/top/user}
 . "$(dirname "$0")/guest.sh"
 make_source 32
 cp source want
@@ -17,6 +18,7 @@ create_clone
 
 say "reads go through; small, large, unaligned writes keep what is around them"
 serve --no-hydrate
+[ "$([ "$way" = user ] && echo /dev || echo /dev/mapper)" = "${device%/*}" ] || fail "the device is $device"
 cmp "$device" source || fail "it reads other than the source"
 head -c 1M /dev/urandom >fresh
 for at in 0 3 4095 5000 8191; do
@@ -44,7 +46,7 @@ fio=$!
 n=0
 while kill -0 $fio 2>/dev/null && [ $n -lt 8 ]; do
 	victim=$(field .worker_pid)
-	[ "$engine" = user ] || [ $((n % 2)) = 0 ] || victim=$(pgrep -f '^kclone driver')
+	[ "$way" = user ] || [ $((n % 2)) = 0 ] || victim=$(pgrep -f '^kclone driver')
 	kill -9 "$victim" 2>/dev/null || true
 	n=$((n + 1))
 	wait_for 20 "kclone answers" field .state
@@ -120,4 +122,4 @@ stop_serve
 must_fail 9 "wr" "$bin/kclone" abort --meta "$work/meta"
 [ -z "$(dmsetup ls 2>/dev/null | grep kedge)" ] || fail "devices are left: $(dmsetup ls)"
 [ -z "$(losetup -a)" ] || fail "loop devices are left: $(losetup)"
-echo "ok: conformance, engine $engine, $n processes killed under fio"
+echo "ok: conformance, engine $engine ($way), $n processes killed under fio"
