@@ -672,7 +672,7 @@ static int set_up(struct holder *h, struct kedge_err *err)
 
 	if (h->o->fuse_path || h->o->is_block)
 		r = find_fuse_path(h, err);
-	else if (h->o->is_top)
+	else if (has_driver(h))
 		r = clean_private(h, err);
 	if (r == 0)
 		r = make_share(h, err);
