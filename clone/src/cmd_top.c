@@ -8,14 +8,12 @@
  *
  * Locks. META.top. META is the worker's: only its superblock is read.
  *
- * Crash. The device stays and goes on; the next driver takes it over (dm_top.c has the points between). KEDGE_FAILPOINT=top.STEP stops this
- * process (SIGSTOP) at that point, once for each file KEDGE_FAILPOINT_FILE that is not there yet.
+ * Crash. The device stays and goes on; the next driver takes it over (dm_top.c has the points between).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -47,20 +45,6 @@ static void term_cb(int sig)
 	is_asked_to_end = 1;
 }
 
-static void failpoint_cb(const char *step)
-{
-	const char *wanted = getenv("KEDGE_FAILPOINT"), *file = getenv("KEDGE_FAILPOINT_FILE");
-	int fd;
-
-	if (!wanted || !file || strncmp(wanted, "top.", 4) != 0 || strcmp(wanted + 4, step) != 0)
-		return;
-	fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return;
-	kedge_close(fd);
-	raise(SIGSTOP);
-}
-
 static void set_phase(struct top_driver *d, enum dm_phase p)
 {
 	__atomic_store_n(&d->m->phase, p, __ATOMIC_RELEASE);
@@ -86,14 +70,14 @@ static void let_go_of_file(struct top_driver *d)
 
 static int go_alone(struct top_driver *d, struct kedge_err *err)
 {
-	int r = dm_top_over_dest(&d->top, d->share->loop_path[0] ? d->share->fuse_path : NULL, failpoint_cb, err);
+	int r = dm_top_over_dest(&d->top, d->share->loop_path[0] ? d->share->fuse_path : NULL, dm_top_failpoint, err);
 
 	if (r < 0)
 		return r;
-	failpoint_cb("resumed");
+	dm_top_failpoint("resumed");
 	set_phase(d, DM_PHASE_ALONE);
 	let_go_of_file(d);
-	failpoint_cb("alone");
+	dm_top_failpoint("alone");
 	return 0;
 }
 
@@ -147,7 +131,7 @@ static int carry_out(struct top_driver *d, struct kedge_err *err)
 
 	if (d->m->phase == DM_PHASE_ALONE)
 		return 0;
-	failpoint_cb("hydrated");
+	dm_top_failpoint("hydrated");
 	r = clone_super_read(d->args->meta, &d->top.super, err);
 	if (r == 0 && d->top.super.state != UCLONE_HYDRATED)
 		r = kedge_err_set(err, KEDGE_E_NOT_HYDRATED, KEDGE_SIDE_METADATA, "%s does not say that the clone is hydrated", d->args->meta);

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,20 @@
 #define DETACH_MS 5000
 #define LOAD_TRIES 50
 #define LOAD_NAP_NS 20000000
+
+void dm_top_failpoint(const char *step)
+{
+	const char *wanted = getenv("KEDGE_FAILPOINT"), *file = getenv("KEDGE_FAILPOINT_FILE");
+	int fd;
+
+	if (!wanted || !file || strncmp(wanted, "top.", 4) != 0 || strcmp(wanted + 4, step) != 0)
+		return;
+	fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return;
+	kedge_close(fd);
+	raise(SIGSTOP);
+}
 
 /* ---- META.top ---- */
 

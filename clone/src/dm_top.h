@@ -43,4 +43,7 @@ int dm_top_remove(struct dm_top *t, struct kedge_err *err);
 /* Of a clone that is served without: what an earlier one left, if anything. */
 int dm_top_remove_left(const char *meta, const struct uc_super *super, struct kedge_err *err);
 
+/* For tests: KEDGE_FAILPOINT=top.STEP stops the process (SIGSTOP) at that step, once a file KEDGE_FAILPOINT_FILE that is not there yet. */
+void dm_top_failpoint(const char *step);
+
 #endif

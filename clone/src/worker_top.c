@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "dm_top.h"
 #include "kedge/bytes.h"
 #include "kedge/disk.h"
 #include "kedge/log.h"
@@ -44,7 +45,10 @@ static void answer(struct worker *w)
 static void give_order(struct worker *w)
 {
 	struct dm_share *m = &w->share->dm;
-	int r = kedge_disk_unclaim(w->files.dest);
+	int r;
+
+	dm_top_failpoint("ordering");
+	r = kedge_disk_unclaim(w->files.dest);
 
 	if (r < 0)
 		kedge_warn("the destination stays claimed by kclone: %s", kedge_err_text(r));

@@ -18,6 +18,7 @@ kill_all() {
 	wait_for 10 "all are gone" bash -c "! pgrep -f '^kclone (worker|driver)'"
 }
 is_alone() { is_field .device.alone true; }
+no_other_loop() { ! losetup -a | grep -v "($work/dest)"; }
 ready_to_finish() {
 	wait_for 60 "every block is here" is_here
 	ask verify
@@ -36,14 +37,25 @@ end() { # nothing of ours is left, the destination is whole
 	[ ! -e meta.top ] || fail "META.top is left"
 	"$bin/kclone" check --meta "$work/meta" >check.out || fail "check: $(cat check.out)"
 }
-workload() { # its writes go to the second half, and are read back and compared; no error, whatever happens below it
-	fio --name=v --filename="$device" --direct=1 --ioengine=libaio --rw=randwrite --bs=4k-32k --size=2M --offset=$((mib / 2))M --iodepth=4 \
-		--verify=crc32c --verify_state_save=0 --do_verify=1 --verify_fatal=1 --loops="$1" --fsync=16 --eta=never --output=fio.out &
+workload() { # its writes go to the second half, and are read back and compared, until enough; no error, whatever happens below it
+	rm -f enough
+	echo 0 >rounds
+	(
+		until [ -e enough ]; do
+			fio --name=v --filename="$device" --direct=1 --ioengine=libaio --rw=randwrite --bs=4k-32k --size=1M --offset=$((mib / 2))M \
+				--iodepth=4 --verify=crc32c --verify_state_save=0 --do_verify=1 --verify_fatal=1 --loops=2 --fsync=16 --eta=never \
+				--output=fio.out || exit 1
+			echo $(($(cat rounds) + 1)) >rounds
+		done
+	) &
 	fio=$!
 }
-workload_ends() {
+has_rounds() { [ "$(cat rounds)" -ge "$1" ] || ! kill -0 $fio; }
+workload_ends() { # after a round that began after this
+	wait_for 60 "the workload goes on" has_rounds $(($(cat rounds) + 2))
+	touch enough
 	wait $fio || fail "the workload noticed: $(tail -n 5 fio.out)"
-	# what it wrote last is what the destination has
+	# what it wrote has been compared; what it did not write is what it was
 	cmp -n $((mib * 524288)) dest source || fail "the first half of the destination differs"
 }
 
@@ -87,15 +99,19 @@ stop_serve
 serve --no-hydrate
 end
 
+nr=0
 for victims in driver "driver and worker" all; do
 	for step in hydrated suspended loaded resumed alone; do
+		# the driver alone shows the others
+		case $victims/$step in *worker/hydrated | *worker/resumed) continue ;; esac
+		nr=$((nr + 1))
 		say "$victims killed at: $step"
 		rm -f stopped
 		KEDGE_FAILPOINT=top.$step KEDGE_FAILPOINT_FILE=$work/stopped begin
 		ready_to_finish
 		quiet=
 		[ "$victims/$step" != all/hydrated ] || quiet=yes # its device dies with kclone, as ever: a power cut
-		[ -n "$quiet" ] || workload 12
+		[ -n "$quiet" ] || workload
 		ask finish >finish.out 2>&1 &
 		asker=$!
 		wait_for 20 "the step $step" test -e stopped
@@ -106,7 +122,7 @@ for victims in driver "driver and worker" all; do
 		suspended | loaded) [ "$suspended" = Suspended ] || fail "it is $suspended" ;;
 		*) [ "$suspended" = Active ] || fail "it is $suspended" ;;
 		esac
-		[ -n "$quiet" ] || kill -0 $fio || fail "the workload was over before: nothing is proven"
+		[ -n "$quiet" ] || kill -0 $fio || fail "the workload ended: $(tail -n 5 fio.out)"
 		case $victims in
 		driver) kill -9 "$driver" ;;
 		"driver and worker") kill -9 "$driver" "$(field .worker_pid)" ;;
@@ -114,7 +130,7 @@ for victims in driver "driver and worker" all; do
 			kill_all
 			case $step in
 			resumed | alone) workload_ends ;; # nobody is there, and nobody is missed
-			suspended | loaded) kill -0 $fio || fail "the workload did not wait" ;;
+			suspended | loaded) kill -0 $fio || fail "the workload noticed: $(tail -n 5 fio.out)" ;;
 			esac
 			serve
 			;;
@@ -125,11 +141,32 @@ for victims in driver "driver and worker" all; do
 		is_field .state hydrated || fail "state $(field .state)"
 		is_on "$(loop_over dest)" || fail "not on the destination: $(mapped)"
 		cmp "$device" dest || fail "device and destination differ"
-		[ -z "$(losetup -a | grep -v "($work/dest)")" ] || fail "a loop device of ours is left below: $(losetup -a)"
+		wait_for 10 "no loop device of ours is left" no_other_loop
 		! grep -q fuse.kclone /proc/self/mounts || fail "the file is still mounted"
 		end
 	done
 done
+
+say "the worker killed before it gives the order: the next one gives it"
+rm -f stopped
+KEDGE_FAILPOINT=top.ordering KEDGE_FAILPOINT_FILE=$work/stopped begin
+ready_to_finish
+workload
+worker=$(field .worker_pid)
+ask finish >finish.out 2>&1 &
+asker=$!
+wait_for 20 "the worker stands" test -e stopped
+kill -9 "$worker"
+wait $asker || true
+wait_for 20 "it stands alone" is_alone
+workload_ends
+wait_for 10 "no loop device of ours is left" no_other_loop
+for n in 3 4; do # one that comes later needs no loop device either
+	kill -9 "$(field .worker_pid)"
+	wait_for 20 "the next worker" is_field .workers $n
+done
+no_other_loop || fail "a loop device nobody needs: $(losetup -a)"
+end
 
 say "sectors of 4096 bytes stay so; a destination that is a device; one with other sectors keeps kclone"
 lbs=4096 begin
@@ -163,4 +200,4 @@ is_alone && fail "alone, with other sectors"
 cmp "$device" source || fail "served again it differs"
 end 1
 losetup -d "$DEST"
-echo "ok: 15 deaths on the way to the destination, none noticed"
+echo "ok: $((nr + 1)) deaths on the way to the destination, none noticed"
