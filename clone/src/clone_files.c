@@ -229,6 +229,21 @@ int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct k
 	return r;
 }
 
+int clone_super_read(const char *meta, struct uc_super *ret_super, struct kedge_err *err)
+{
+	uint8_t *buf = kedge_buf_alloc(UC_MAP_START_BYTES);
+	int fd = open(meta, O_RDONLY | O_CLOEXEC), r = !buf ? -ENOMEM : fd < 0 ? -errno : 0;
+
+	if (r == 0 && (pread(fd, buf + UC_SUPER_A_BYTES, UC_SUPER_BYTES, UC_SUPER_A_BYTES) != (ssize_t)UC_SUPER_BYTES ||
+		       pread(fd, buf + UC_SUPER_B_BYTES, UC_SUPER_BYTES, UC_SUPER_B_BYTES) != (ssize_t)UC_SUPER_BYTES))
+		r = KEDGE_E_META_CORRUPT;
+	if (r == 0)
+		r = choose(buf, ret_super);
+	kedge_close(fd);
+	kedge_buf_free(buf);
+	return r < 0 ? kedge_err_set(err, r, KEDGE_SIDE_METADATA, "%s: %s", meta, kedge_err_text(r)) : 0;
+}
+
 bool clone_is_dm(const char *meta)
 {
 	static const uint64_t slots[] = {UC_SUPER_A_BYTES, UC_SUPER_B_BYTES};
@@ -251,7 +266,8 @@ int clone_files_open_dest(struct clone_files *f, struct kedge_err *err)
 
 	if (r < 0)
 		return r;
-	r = kedge_disk_open(f->loop, s.opts.dest_path, KEDGE_DISK_EXCL, &f->dest, err);
+	/* one that stands alone is claimed by the device above it */
+	r = kedge_disk_open(f->loop, s.opts.dest_path, f->is_top && s.state == UCLONE_HYDRATED ? 0 : KEDGE_DISK_EXCL, &f->dest, err);
 	if (r < 0)
 		kedge_err_prefix(err, "destination");
 	return r;

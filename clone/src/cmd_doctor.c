@@ -52,15 +52,17 @@ int cmd_doctor(const struct kclone_args *a)
 	clone->is_good = top->is_good && dm_probe(&err) == 0;
 	snprintf(clone->text, sizeof clone->text, "%s", clone->is_good ? "the kernel can run clones itself" : top->is_good ? err.msg : top->text);
 	const char *engine = clone->is_good ? "dm" : "user";
-	const char *why = clone->is_good ? "the kernel has dm-clone" : clone->text;
+	char why[KEDGE_ERR_MSG_MAX + 160];
+	snprintf(why, sizeof why, "%s%s", clone->is_good ? "the kernel has dm-clone" : clone->text,
+		 clone->is_good || !top->is_good ? "" : "; with dm-linear a clone ends as a plain device on its destination all the same");
 	json_t *list = json_array();
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
 		is_usable = is_usable && (all[i].is_good || !all[i].is_needed);
 		json_array_append_new(list, json_pack("{s:s,s:b,s:b,s:s}", "name", all[i].what, "good", all[i].is_good, "needed",
 						      all[i].is_needed, "text", all[i].text));
 	}
-	json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:b,s:o}", "v", 1, "kernel", u.release, "engine", engine, "why", why, "usable", is_usable,
-			      "findings", list);
+	json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:b,s:b,s:o}", "v", 1, "kernel", u.release, "engine", engine, "why", why, "top", top->is_good,
+			      "usable", is_usable, "findings", list);
 	if (a->is_json) {
 		json_dumpf(o, stdout, JSON_COMPACT);
 		printf("\n");

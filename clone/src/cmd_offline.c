@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "dm_stack.h"
+#include "dm_top.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
 #include "kedge/log.h"
@@ -155,6 +155,9 @@ int cmd_abort(const struct kclone_args *a)
 	r = clone_files_open(l, a->meta, CLONE_OPEN_CHANGE, &f, &err);
 	if (r == 0) {
 		r = clone_files_peek(&f, &super, &err);
+		if (r == 0 && super.state != UCLONE_HYDRATED)
+			r = dm_top_remove_left(a->meta, &super, &err);
+		f.is_top = true;
 		/* done before: whoever asks again gets the same answer */
 		if (r == 0 && super.state != UCLONE_ABORTED) {
 			r = clone_files_open_dest(&f, &err);

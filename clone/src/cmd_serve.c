@@ -15,14 +15,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "dm_stack.h"
+#include "dm_top.h"
 #include "kclone.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
 #include "uclone_layout.h"
 
 /* Open everything once, as a worker will, and let go of the disks again. */
-static int look(const char *meta, struct clone_files *ret_files, struct uc_super *ret_super, struct kedge_err *err)
+static int look(const char *meta, bool is_top, struct clone_files *ret_files, struct uc_super *ret_super, struct kedge_err *err)
 {
 	struct kedge_loop *l;
 	int r = kedge_loop_create(8, &l, err);
@@ -31,7 +31,10 @@ static int look(const char *meta, struct clone_files *ret_files, struct uc_super
 		return r;
 	r = clone_files_open(l, meta, CLONE_OPEN_SERVE, ret_files, err);
 	if (r == 0) {
+		ret_files->is_top = is_top;
 		r = clone_files_peek(ret_files, ret_super, err);
+		if (r == 0 && !is_top)
+			r = dm_top_remove_left(meta, ret_super, err);
 		if (r == 0)
 			r = clone_files_open_dest(ret_files, err);
 		clone_files_close_disks(ret_files);
@@ -91,7 +94,8 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 	int code;
 
 	bool is_dm = clone_is_dm(a->meta);
-	if ((is_dm ? look_kernel : look)(a->meta, &f, &super, &err) < 0)
+	o.is_top = !is_dm && a->is_block && !a->is_top_never && dm_top_probe(NULL) == 0;
+	if ((is_dm ? look_kernel(a->meta, &f, &super, &err) : look(a->meta, o.is_top, &f, &super, &err)) < 0)
 		return kclone_fail(&err);
 	if (is_dm) {
 		if (a->nbd || a->fuse) {
@@ -102,6 +106,8 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 		o.is_dm = true;
 		o.is_alone = super.state == UCLONE_HYDRATED;
 		o.is_block = !o.is_alone; /* the feed */
+	} else if (o.is_top && super.state == UCLONE_HYDRATED && dm_top_fits_dest(&super, NULL) == 0) {
+		o.is_block = false; /* its device goes to the destination at once */
 	}
 	snprintf(private_path, sizeof private_path, "%s.disk", a->meta);
 	o.private_path = private_path;

@@ -473,16 +473,12 @@ int dm_stack_remove(const struct kedge_uuid *migration, const char *meta, const 
 	return 0;
 }
 
-int dm_top_lead(const struct kedge_uuid *migration, const char *device, uint64_t size_bytes, char ret_path[UCLONE_PATH_MAX],
-		struct kedge_err *err)
+int dm_stack_lead(const char *name, const char *number, uint64_t nr_sectors, struct kedge_err *err)
 {
-	char top[DMDEV_NAME_MAX], clone[DMDEV_NAME_MAX], source[DMDEV_NAME_MAX], number[32];
-	struct stat st;
+	return lead_linear(name, number, nr_sectors, DMDEV_SKIP_LOCKFS, err);
+}
 
-	dm_stack_names(migration, top, clone, source);
-	if (stat(device, &st) < 0 || !S_ISBLK(st.st_mode))
-		return kedge_err_set(err, -ENOTBLK, KEDGE_SIDE_NONE, "%s is no block device", device);
-	snprintf(number, sizeof number, "%u:%u", major(st.st_rdev), minor(st.st_rdev));
-	snprintf(ret_path, UCLONE_PATH_MAX, "/dev/mapper/%s", top);
-	return lead_linear(top, number, size_bytes / 512, DMDEV_SKIP_LOCKFS, err);
+int dm_stack_remove_one(const char *name, struct kedge_err *err)
+{
+	return remove_one(name, err);
 }

@@ -9,7 +9,7 @@
  *   kedge-MIGRATION.clone         dm-clone; nobody but the line above opens it
  *   kedge-MIGRATION.source        linear: below the clone, so that another device can take the source's place
  *
- * Of the user engine only the first exists, above its loop device (dm_top_*). The destination and META.dm are used through loop
+ * Of the user engine only the first exists, above its loop device (dm_top.h). The destination and META.dm are used through loop
  * devices where they are files. Everything blocks, some of it on I/O that the feed serves: never called in the process that serves
  * it. Whatever exists already is recognised by name and table and taken over.
  */
@@ -62,10 +62,12 @@ int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err);
 /* Take the devices away, top first; KEDGE_E_STILL_OPEN when the workload has it open, and then all stays. 0 when there was nothing. */
 int dm_stack_remove(const struct kedge_uuid *migration, const char *meta, const char *dest_path, struct kedge_err *err);
 
-/* ---- the top alone, for the user engine ---- */
+/* ---- for the user engine's top (dm_top.h) ---- */
+/* Has the kernel dm-linear? Errors as dmdev_target_version. */
 int dm_top_probe(struct kedge_err *err);
-/* Make the top over a block device, or lead an existing one there. */
-int dm_top_lead(const struct kedge_uuid *migration, const char *device, uint64_t size_bytes, char ret_path[UCLONE_PATH_MAX],
-		struct kedge_err *err);
+/* Lead a linear device of ours that exists to the device of this number ("major:minor"): nothing to do when it is there. */
+int dm_stack_lead(const char *name, const char *number, uint64_t nr_sectors, struct kedge_err *err);
+/* Remove one device; KEDGE_E_STILL_OPEN after a second of asking. 0 when there is none. */
+int dm_stack_remove_one(const char *name, struct kedge_err *err);
 
 #endif

@@ -181,7 +181,7 @@ int dmdev_resume(const char *name, struct kedge_err *err)
 	return r;
 }
 
-static int load(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
+int dmdev_load(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
 {
 	struct dm_task *t = begin(DM_DEVICE_RELOAD, name, err);
 	int r;
@@ -202,19 +202,46 @@ int dmdev_replace(const char *name, unsigned flags, uint64_t nr_sectors, const c
 
 	if (r < 0)
 		return r;
-	r = load(name, nr_sectors, target, params, err);
+	r = dmdev_load(name, nr_sectors, target, params, err);
 	resumed = dmdev_resume(name, err); /* with the old table where the new one was refused */
 	return r < 0 ? r : resumed;
 }
 
-int dmdev_remove(const char *name, struct kedge_err *err)
+static int remove_device(const char *name, bool is_later, struct kedge_err *err)
 {
 	struct dm_task *t = begin(DM_DEVICE_REMOVE, name, err);
 	int r;
 
 	if (!t)
 		return -ENODEV;
+	if (is_later)
+		dm_task_deferred_remove(t);
 	r = run_with_udev(t, "remove", name, err);
+	dm_task_destroy(t);
+	return r;
+}
+
+int dmdev_remove(const char *name, struct kedge_err *err)
+{
+	return remove_device(name, false, err);
+}
+
+int dmdev_remove_later(const char *name, struct kedge_err *err)
+{
+	return remove_device(name, true, err);
+}
+
+int dmdev_rename(const char *name, const char *new_name, struct kedge_err *err)
+{
+	struct dm_task *t = begin(DM_DEVICE_RENAME, name, err);
+	int r;
+
+	if (!t)
+		return -ENODEV;
+	if (!dm_task_set_newname(t, new_name))
+		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "device-mapper: a bad name: %s", new_name);
+	else
+		r = run_with_udev(t, "rename", name, err);
 	dm_task_destroy(t);
 	return r;
 }

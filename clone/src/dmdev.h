@@ -34,7 +34,12 @@ int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err);
 int dmdev_resume(const char *name, struct kedge_err *err);
 /* suspend, load, resume: in this order, for a clone's bitmap is read at load. When the load fails the old table goes on. */
 int dmdev_replace(const char *name, unsigned flags, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err);
+/* The second step alone, of a device that is suspended: its resume puts the table in place. */
+int dmdev_load(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err);
 int dmdev_remove(const char *name, struct kedge_err *err);
+/* Once nobody has it open any more: now, or when its last user goes. */
+int dmdev_remove_later(const char *name, struct kedge_err *err);
+int dmdev_rename(const char *name, const char *new_name, struct kedge_err *err);
 
 /* The first target of a device. is_noflush: without the commit that a clone's status makes. */
 int dmdev_status(const char *name, bool is_noflush, char target[32], char params[DMDEV_PARAMS_MAX], struct kedge_err *err);

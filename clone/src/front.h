@@ -2,7 +2,7 @@
 #ifndef KCLONE_FRONT_H
 #define KCLONE_FRONT_H
 
-/* Front ends of a clone: the small interface behind which FUSE and NBD sit (vhost-user-blk and dm-linear are to come), and the
+/* Front ends of a clone: the small interface behind which FUSE and NBD sit (vhost-user-blk is to come), and the
  * holder, the tiny parent that keeps descriptors and the request in hand while workers come and go. */
 
 #include <stdbool.h>
@@ -40,7 +40,10 @@ struct front {
  * Of a kernel clone (is_dm) the FUSE file and its loop device are the feed, the clone's source, and a second process stands beside the
  * worker: the driver (cmd_driver.c), which makes and governs the kernel's devices. It may wait for I/O that the worker serves, so it
  * is never the worker. It is started once the loop device is there and restarted when it dies; what it says and is told goes through
- * struct dm_share. When the holder stops, the driver ends first, then a helper takes the devices away. */
+ * struct dm_share. When the holder stops, the driver ends first, then a helper takes the devices away.
+ *
+ * A clone of the user engine that is served as a block device has such a driver too where the kernel has device-mapper (is_top): it makes
+ * the dm-linear above the loop device and leads it to the destination at the end. */
 
 enum holder_fd {
 	HOLDER_FD_FUSE = 10,    /* /dev/fuse, or closed */
@@ -56,6 +59,7 @@ struct holder_opts {
 	bool is_block;            /* loop device on top; needs fuse_path (a private one is made when NULL) */
 	bool is_dm;               /* kernel clone: a driver beside the worker */
 	bool is_alone;            /* … that stands alone: no feed */
+	bool is_top;              /* user engine: a dm-linear above the loop device, made by a driver too (cmd_top.c) */
 	const char *nbd_path;     /* NULL: none */
 	const char *control_path; /* NULL: none */
 	const char *private_path; /* of the FUSE file when fuse_path is NULL */
@@ -76,6 +80,7 @@ struct dm_share {
 	uint32_t phase, gov_phase;
 	uint64_t nr_hydrated, nr_durable, nr_regions, nr_hydrating, nr_writes;
 	uint64_t generation, nr_commits, dose_bps;
+	uint32_t is_led;      /* of the user engine: its device was made, or found, since the holder began */
 	uint32_t was_written; /* the workload wrote something, now or in an earlier session */
 	uint32_t speed_percent; /* the foreground's, of its own speed without hydration; 0: not known */
 	char top_path[192], failure[320];
@@ -99,6 +104,7 @@ struct holder_share {
 	char loop_path[32];       /* holder: "/dev/loop7" once attached, else empty */
 	char fuse_path[512];
 	int32_t holder_pid;
+	uint32_t is_top;  /* holder: as in its options */
 	uint32_t mode, uid, gid; /* worker: permissions and owner of the FUSE file; the holder begins with its own and 0600 */
 	struct dm_share dm;
 	uint64_t marks_start_bytes, marks_bytes; /* the engine's marks in this memory (uclone_env.marks) */

@@ -65,6 +65,18 @@ struct holder {
 	bool is_over;
 };
 
+/* Does a driver stand beside the worker? */
+static bool has_driver(const struct holder *h)
+{
+	return h->o->is_dm || h->o->is_top;
+}
+
+/* Its device is where it needs no loop device of ours. */
+static bool is_alone(const struct holder *h)
+{
+	return __atomic_load_n(&h->share->dm.phase, __ATOMIC_ACQUIRE) == DM_PHASE_ALONE;
+}
+
 /* ---- set-up ---- */
 
 static int raise_fd(int fd)
@@ -147,6 +159,7 @@ static int make_share(struct holder *h, struct kedge_err *err)
 	h->share->version = 1;
 	h->share->size_bytes = h->o->size_bytes;
 	h->share->holder_pid = getpid();
+	h->share->is_top = h->o->is_top;
 	h->share->mode = 0600;
 	h->share->uid = geteuid();
 	h->share->gid = getegid();
@@ -299,7 +312,7 @@ static void run_detach(struct holder *h)
 
 	child_signals();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (h->share->loop_path[0]) {
+	if (h->share->loop_path[0] || (h->o->is_top && h->fuse_path[0])) {
 		if (kedge_loopdev_detach(h->fuse_path, DETACH_MS, &err) < 0) {
 			kedge_error("not stopping: %s", err.msg);
 			_exit(1);
@@ -334,7 +347,7 @@ static void tell_ready(struct holder *h)
 	printf("kclone: serving");
 	if (h->fds[0] >= 0)
 		printf(" fuse=%s", h->fuse_path);
-	if (h->o->is_dm)
+	if (has_driver(h))
 		printf(" block=%s", h->share->dm.top_path);
 	else if (h->share->loop_path[0])
 		printf(" block=%s", h->share->loop_path);
@@ -354,11 +367,11 @@ static void worker_ready(struct holder *h)
 	if (n != 1)
 		return; /* it died: SIGCHLD says more */
 	h->backoff_ms = 0;
-	if (h->o->is_block && !h->share->loop_path[0] && !h->is_stopping && h->helper <= 0)
+	if (h->o->is_block && !h->share->loop_path[0] && !h->is_stopping && h->helper <= 0 && !is_alone(h))
 		start_helper(h, run_attach, false);
-	else if (!h->o->is_dm)
+	else if (!has_driver(h))
 		tell_ready(h);
-	else if (!h->is_driver_wanted && !h->is_stopping)
+	else if (!h->is_driver_wanted && !h->is_stopping && h->helper <= 0)
 		start_driver(h);
 }
 
@@ -415,6 +428,18 @@ static void stop_worker(struct holder *h)
 	}
 }
 
+/* A stop took the device above away and could not go on, for somebody has the file open: the device comes back. */
+static void serve_again(struct holder *h)
+{
+	if (!h->o->is_top || !h->is_driver_done)
+		return;
+	h->is_driver_wanted = h->is_driver_done = false;
+	if (h->o->is_block && !h->share->loop_path[0])
+		start_helper(h, run_attach, false);
+	else
+		start_driver(h);
+}
+
 static void helper_ended(struct holder *h, int status)
 {
 	bool is_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
@@ -425,12 +450,13 @@ static void helper_ended(struct holder *h, int status)
 			stop_worker(h);
 		} else {
 			h->is_stopping = false; /* it goes on serving; ask again when nobody holds the device */
+			serve_again(h);
 		}
 		return;
 	}
 	if (h->is_stopping) {
 		start_helper(h, run_detach, true);
-	} else if (is_good && h->o->is_dm) {
+	} else if (is_good && has_driver(h)) {
 		if (!h->is_driver_wanted)
 			start_driver(h);
 	} else if (is_good) {
@@ -626,6 +652,19 @@ static int find_fuse_path(struct holder *h, struct kedge_err *err)
 	return 0;
 }
 
+/* Nobody needs a file any more; what a killed holder left of it goes. */
+static int clean_private(struct holder *h, struct kedge_err *err)
+{
+	char *real = realpath(h->o->private_path, NULL);
+	int r = real ? clean_stale(real, err) : 0;
+	struct stat st;
+
+	free(real);
+	if (r == 0 && stat(h->o->private_path, &st) == 0 && st.st_size == 0)
+		unlink(h->o->private_path);
+	return r;
+}
+
 static int set_up(struct holder *h, struct kedge_err *err)
 {
 	sigset_t set;
@@ -633,6 +672,8 @@ static int set_up(struct holder *h, struct kedge_err *err)
 
 	if (h->o->fuse_path || h->o->is_block)
 		r = find_fuse_path(h, err);
+	else if (has_driver(h))
+		r = clean_private(h, err);
 	if (r == 0)
 		r = make_share(h, err);
 	if (r == 0 && h->fuse_path[0])

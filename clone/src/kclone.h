@@ -26,7 +26,7 @@ struct kclone_args {
 	unsigned nr_sessions, timeout_ms;
 	bool has_io_timeout;
 	uint32_t io_timeout_ms;
-	bool is_block, is_no_attach, is_no_hydrate, is_json;
+	bool is_block, is_no_attach, is_no_hydrate, is_top_never, is_json;
 };
 
 int cmd_create(const struct kclone_args *a);
@@ -35,6 +35,8 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv);
 int cmd_worker(const struct kclone_args *a);
 /* The process beside the worker of a kernel clone. */
 int cmd_driver(const struct kclone_args *a);
+/* The same of a clone of the user engine under a dm-linear. */
+int cmd_top(const struct kclone_args *a);
 /* What engine this host gets, and why. */
 int cmd_doctor(const struct kclone_args *a);
 int cmd_status(const struct kclone_args *a);
@@ -51,6 +53,7 @@ struct clone_files {
 	struct kedge_loop *loop;
 	struct kedge_disk *meta, *seen, *dest;
 	int service_fd; /* the lock of META.seen; -1: not ours (a worker) */
+	bool is_top;    /* it is served under a dm-linear */
 };
 enum clone_open { CLONE_OPEN_READ, CLONE_OPEN_CHANGE, CLONE_OPEN_SERVE, CLONE_OPEN_WORKER };
 
@@ -69,11 +72,14 @@ int clone_files_open_dest(struct clone_files *f, struct kedge_err *err);
 void clone_files_close_disks(struct clone_files *f);
 void clone_files_close(struct clone_files *f);
 
+/* The valid superblock with the highest generation, of metadata that another process may have open and change. */
+struct uc_super;
+int clone_super_read(const char *meta, struct uc_super *ret_super, struct kedge_err *err);
+
 /* Is it a clone of the kernel engine? Reads only; false also when it cannot be read. */
 bool clone_is_dm(const char *meta);
 
-struct uc_super;
-/* The valid superblock with the highest generation. */
+/* The same, by one who has it open. */
 int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct kedge_err *err);
 
 /* Run the loop until a callback has come. */

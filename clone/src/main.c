@@ -21,7 +21,7 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -40,7 +40,8 @@ static const struct opt_row opt_rows[] = {
 	{OPT_INITIATOR, "initiator", "IQN", "our iSCSI name"},
 	{OPT_MIGRATION, "migration", "UUID", "recorded in the metadata; default: a new one"},
 	{OPT_FUSE, "fuse", "FILE", "serve the volume as this file"},
-	{OPT_BLOCK, "block", NULL, "and as a loop device on top of it"},
+	{OPT_BLOCK, "block", NULL, "and as a block device on top of it"},
+	{OPT_TOP, "top", "WHEN", "with --block: /dev/mapper/kedge-MIGRATION above the loop device: auto (default), never"},
 	{OPT_NBD, "nbd", "SOCKET", "serve NBD on this Unix socket"},
 	{OPT_CONTROL, "control", "SOCKET", "control socket"},
 	{OPT_NO_ATTACH, "no-attach", NULL, "do not connect to the source until the attach command"},
@@ -68,7 +69,7 @@ static const struct verb verbs[] = {
 		 B(ENGINE) | B(REGION) | B(TIMEOUT),
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
-	 B(META) | B(FUSE) | B(BLOCK) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT),
+	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
 	{"check", "verify the metadata of a clone that is not served", B(META), B(META)},
@@ -146,6 +147,11 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 			r = -EINVAL;
 		a->engine = arg;
 		break;
+	case OPT_TOP:
+		if (strcmp(arg, "auto") != 0 && strcmp(arg, "never") != 0)
+			r = -EINVAL;
+		a->is_top_never = strcmp(arg, "never") == 0;
+		break;
 	case OPT_REGION:
 		r = take_number(arg, 1u << 30, &v);
 		a->region_bytes = (uint32_t)v;
@@ -186,7 +192,7 @@ static int run(const struct verb *v, const struct kclone_args *a, char **argv)
 	if (strcmp(argv[1], "worker") == 0)
 		return cmd_worker(a);
 	if (strcmp(argv[1], "driver") == 0)
-		return cmd_driver(a);
+		return clone_is_dm(a->meta) ? cmd_driver(a) : cmd_top(a);
 	if (strcmp(v->name, "doctor") == 0)
 		return cmd_doctor(a);
 	if (strcmp(v->name, "create") == 0)

@@ -127,6 +127,7 @@ static int open_user(struct worker *w, struct kedge_err *err)
 	struct opened o = {0};
 	int r = clone_files_open(w->loop, w->args->meta, CLONE_OPEN_WORKER, &w->files, err);
 
+	w->files.is_top = w->share && w->share->is_top;
 	if (r == 0)
 		r = clone_files_open_dest(&w->files, err);
 	if (r < 0)
@@ -224,6 +225,8 @@ static int start(struct worker *w, struct kedge_err *err)
 	struct uclone_status s;
 	w->e->ops->status(w->e, &s);
 	w->is_hydrated = s.here_bytes == s.size_bytes;
+	if (s.state == UCLONE_HYDRATED)
+		worker_stand_alone(w, NULL);
 	bool is_recalled = worker_recall_source(w);
 	if (s.state == UCLONE_LIVE && (is_recalled || !a->is_no_attach)) {
 		struct kedge_err source_err = {0};

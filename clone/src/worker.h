@@ -4,8 +4,8 @@
 
 /*
  * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
- * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_status.c what it
- * says of itself, worker_stop.c the end.
+ * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_top.c what makes a
+ * dm-linear above us need us no more, worker_status.c what it says of itself, worker_stop.c the end.
  */
 
 #include <signal.h>
@@ -53,6 +53,12 @@ struct worker {
 	bool is_verify_wanted; /* everything is here, the copying is being ended */
 	struct kedge_err verify_err;
 
+	/* under a dm-linear, once HYDRATED: the order to the driver, and who waits for it */
+	bool is_alone_ordered;
+	uint64_t alone_deadline_ns;
+	struct kedge_timer alone_timer;
+	void (*alone_fn)(struct worker *w);
+
 	struct control_call *finish_call;
 	bool is_finishing, is_stopping;
 	int exit_code;
@@ -86,6 +92,12 @@ void worker_set_paused(struct worker *w, bool is_paused);
 
 /* worker_finish.c */
 void worker_finish(struct worker *w, struct control_call *call);
+
+/* worker_top.c */
+/* Of a HYDRATED clone: see to it that its device goes to the destination; fn once, now or later, when that is so, or cannot be, or is not
+ * worth waiting for. At once where there is no such device. */
+void worker_stand_alone(struct worker *w, void (*fn)(struct worker *w));
+bool worker_is_alone(const struct worker *w);
 
 /* worker_stop.c: front ends drain, hydration ends, the engine commits, the loop stops. */
 void worker_stop(struct worker *w);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Purpose. The command finish: HYDRATED becomes durable, then the source goes.
+ * Purpose. The command finish: HYDRATED becomes durable, then the source goes, then kclone out of the way (worker_top.c).
  *
  * Owns. The answer that is owed, and the source while it closes.
  *
@@ -29,6 +29,11 @@ static void finish_done(struct worker *w, const struct kedge_err *err)
 		control_answer(call, json_pack("{s:b}", "hydrated", 1));
 }
 
+static void alone_cb(struct worker *w)
+{
+	finish_done(w, NULL);
+}
+
 static void finish_closed_cb(void *arg)
 {
 	struct worker *w = arg;
@@ -40,7 +45,7 @@ static void finish_closed_cb(void *arg)
 	snprintf(path, sizeof path, "%s.source", w->args->meta);
 	unlink(path);
 	kedge_info("hydrated: the clone stands alone");
-	finish_done(w, NULL);
+	worker_stand_alone(w, alone_cb);
 }
 
 static void finished_cb(void *arg, int res, const struct kedge_err *err)
@@ -59,7 +64,7 @@ static void finished_cb(void *arg, int res, const struct kedge_err *err)
 	worker_retire_hydrator(w);
 	w->e->ops->set_source(w->e, NULL);
 	if (!w->source) {
-		finish_done(w, NULL);
+		worker_stand_alone(w, alone_cb);
 		return;
 	}
 	w->is_source_closing = true;

@@ -73,13 +73,15 @@ json_t *worker_status(struct worker *w)
 				      "mismatch_bytes",
 				      (json_int_t)(w->is_comparing && w->hydrator ? ks.mismatch_bytes : w->mismatch_bytes), "error",
 				      w->verify_err.msg));
-	const char *block = is_kernel ? w->share->dm.top_path
+	bool is_top = w->share && w->share->is_top;
+	const char *block = is_kernel || is_top ? w->share->dm.top_path
 			    : w->share && w->share->loop_path[0] && kedge_loopdev_is_of(w->share->loop_path, w->share->fuse_path)
 				    ? w->share->loop_path
 				    : NULL;
 	json_object_set_new(o, "device",
-			    json_pack("{s:o,s:o,s:o}", "fuse", text_or_null(w->share ? w->share->fuse_path : NULL), "block",
-				      text_or_null(block), "nbd", text_or_null(w->args->nbd)));
+			    json_pack("{s:o,s:o,s:o,s:b}", "fuse", text_or_null(w->share ? w->share->fuse_path : NULL), "block",
+				      text_or_null(block), "nbd", text_or_null(w->args->nbd), "alone",
+				      is_kernel ? us.state == UCLONE_HYDRATED : worker_is_alone(w)));
 	json_object_set_new(o, "workers", json_integer(w->share ? w->share->nr_workers : 1));
 	json_object_set_new(o, "worker_pid", json_integer(getpid()));
 	json_object_set_new(o, "holder_pid", json_integer(w->share ? w->share->holder_pid : 0));

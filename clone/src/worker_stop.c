@@ -87,6 +87,10 @@ void worker_stop(struct worker *w)
 	w->is_stopping = true;
 	w->stop_deadline_ns = kedge_clock_ns() + STOP_SOURCE_MS * 1000000ull;
 	kedge_timer_stop(w->loop, &w->retry);
+	kedge_timer_stop(w->loop, &w->alone_timer);
+	if (w->alone_fn)
+		w->alone_fn(w);
+	w->alone_fn = NULL;
 	kedge_err_set(&err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL, "kclone is stopping");
 	worker_answer_attach(w, &err);
 	control_stop(w->control);

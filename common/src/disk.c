@@ -298,3 +298,20 @@ int kedge_disk_fd(const struct kedge_disk *d)
 {
 	return d->ops == &file_ops ? ((const struct file_disk *)d)->fd : -1;
 }
+
+int kedge_disk_unclaim(struct kedge_disk *d)
+{
+	struct file_disk *f = (struct file_disk *)d;
+	char path[40];
+	int flags, fd, r = 0;
+
+	if (d->ops != &file_ops)
+		return 0;
+	flags = fcntl(f->fd, F_GETFL);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", f->fd);
+	fd = flags < 0 ? -1 : open(path, (flags & (O_ACCMODE | O_DIRECT)) | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0 || dup3(fd, f->fd, O_CLOEXEC) < 0)
+		r = -errno;
+	kedge_close(fd);
+	return r;
+}

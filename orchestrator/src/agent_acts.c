@@ -439,20 +439,20 @@ static void serve_again(struct job *j)
 		j->res = plane_clone_attach(j->config, &j->d, &j->err);
 }
 
-/* To its workload a lost kclone is a power cut: what is left of the workload ends, then the device comes back. A kernel clone is not lost with
- * its kclone: alone, nobody notices; before that, reads of its source wait (and some may have failed), so its workload cannot
- * even end before it is served again. */
+/* To its workload a lost kclone is a power cut: what is left of the workload ends, then the device comes back. A device of the kernel's is not
+ * lost with its kclone: alone, nobody notices; before that, reads of its source wait (and some may have failed), or it was on its way to
+ * the destination, so its workload cannot even end before it is served again. */
 void act_recover_clone(struct job *j)
 {
-	bool is_kernel = plane_clone_is_kernel(&j->d), is_lost;
+	bool has_device = plane_clone_has_device(&j->d), is_lost;
 	struct kedge_proc proc;
 
 	is_lost = !plane_clone_find(j->config, j->d.vol.name, &proc);
-	if (is_lost && !is_kernel)
+	if (is_lost && !has_device)
 		j->res = driver_kill(j->config, &j->d, &j->err);
 	if (!j->res)
 		serve_again(j);
-	if (!j->res && is_lost && is_kernel && j->d.clone.mode != AGENT_CLONE_PASSTHROUGH)
+	if (!j->res && is_lost && has_device && j->d.clone.mode != AGENT_CLONE_PASSTHROUGH)
 		j->res = driver_kill(j->config, &j->d, &j->err);
 	if (!j->res && j->d.clone.is_hydrating && j->d.clone.mode == AGENT_CLONE_ATTACHED) {
 		call_clone(j, "rate", json_pack("{s:I}", "bps", (json_int_t)j->d.clone.rate_bps));

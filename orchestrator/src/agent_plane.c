@@ -145,7 +145,7 @@ void plane_clone_meta_path(const struct kedged_config *c, const struct agent_vol
 
 static int remove_meta(const struct agent_unit *u, struct kedge_err *err)
 {
-	static const char *const suffixes[] = {"", ".seen", ".dm", ".disk", ".source", ".run"};
+	static const char *const suffixes[] = {"", ".seen", ".dm", ".disk", ".source", ".run", ".top"};
 
 	for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
 		path_text path;
@@ -162,6 +162,30 @@ bool plane_clone_is_kernel(const struct agent_unit *u)
 
 	snprintf(kernel, sizeof kernel, "%s.dm", u->clone.meta);
 	return u->clone.meta[0] && access(kernel, F_OK) == 0;
+}
+
+/* "PATH\n", and "alone\n" once it needs no kclone any more */
+static bool has_top(const struct agent_unit *u, bool is_alone)
+{
+	char path[AGENT_PATH_MAX + 8], *text = NULL;
+	bool is_so;
+
+	snprintf(path, sizeof path, "%s.top", u->clone.meta);
+	if (!u->clone.meta[0] || kedge_file_read(path, 4096, &text, NULL, NULL))
+		return false;
+	is_so = !is_alone || strstr(text, "\nalone\n");
+	free(text);
+	return is_so;
+}
+
+bool plane_clone_has_device(const struct agent_unit *u)
+{
+	return plane_clone_is_kernel(u) || has_top(u, false);
+}
+
+bool plane_clone_is_alone(const struct agent_unit *u)
+{
+	return plane_clone_is_kernel(u) || has_top(u, true);
 }
 
 int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, const char *engine, struct kedge_err *err)
@@ -316,7 +340,7 @@ int plane_clone_stop(const struct kedged_config *c, const struct agent_unit *u, 
 	path_text pid, path;
 
 	vol_path(c, u->vol.name, "kclone.pid", pid);
-	if (agent_pid_read(pid, &proc) == 0 && !kedge_proc_is_alive(&proc) && plane_clone_is_kernel(u)) {
+	if (agent_pid_read(pid, &proc) == 0 && !kedge_proc_is_alive(&proc) && plane_clone_has_device(u)) {
 		/* the kernel's devices outlived it: whoever serves them again takes them down */
 		char device[AGENT_DEVICE_MAX];
 		if (plane_clone_serve(c, u, device, err))

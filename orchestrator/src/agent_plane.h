@@ -19,6 +19,10 @@ void plane_clone_meta_path(const struct kedged_config *c, const struct agent_vol
 int plane_clone_create(const struct kedged_config *c, const struct agent_unit *u, const char *engine, struct kedge_err *err);
 /* Does the kernel run this clone (engine dm)? By its files. */
 bool plane_clone_is_kernel(const struct agent_unit *u);
+/* Has it a device of the kernel's, which is there after its kclone was lost: a kernel clone, or one under a dm-linear? */
+bool plane_clone_has_device(const struct agent_unit *u);
+/* … that needs no kclone, of a clone that stands alone? */
+bool plane_clone_is_alone(const struct agent_unit *u);
 /* Which engine this host has, as `kclone doctor` says; *ret_why: the reason, for people. */
 void plane_doctor(const struct kedged_config *c, bool *ret_has_dm, char ret_why[256]);
 /* Starts `kclone serve` (or finds it running) and waits until its device is there. */

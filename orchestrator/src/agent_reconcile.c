@@ -159,9 +159,9 @@ static bool needs_clone(const struct unit *u)
 	enum agent_clone_mode mode = u->d.clone.mode;
 	enum agent_state state = u->d.vol.record.state;
 
-	/* a kernel clone that stands alone goes on without its kclone, which is only served again to be asked */
+	/* a device that stands alone goes on without its kclone, which is only served again to be asked */
 	if (mode == AGENT_CLONE_PASSTHROUGH && state == AGENT_STATE_LOCAL && unit_is_running(u, WATCH_WORKLOAD) &&
-	    !unit_is_running(u, WATCH_CLONE) && plane_clone_is_kernel(&u->d))
+	    !unit_is_running(u, WATCH_CLONE) && plane_clone_is_alone(&u->d))
 		return true;
 	return (mode == AGENT_CLONE_RESERVED || mode == AGENT_CLONE_ATTACHED) &&
 	       (state == AGENT_STATE_RESERVED || state == AGENT_STATE_CLONING) &&
@@ -171,7 +171,7 @@ static bool needs_clone(const struct unit *u)
 static bool needs_retirement(const struct unit *u)
 {
 	return u->d.clone.mode == AGENT_CLONE_PASSTHROUGH && u->d.vol.record.state == AGENT_STATE_LOCAL &&
-	       ((!unit_is_running(u, WATCH_CLONE) && !plane_clone_is_kernel(&u->d)) || !unit_is_running(u, WATCH_WORKLOAD));
+	       ((!unit_is_running(u, WATCH_CLONE) && !plane_clone_is_alone(&u->d)) || !unit_is_running(u, WATCH_WORKLOAD));
 }
 
 static bool start_workload(struct unit *u)

@@ -18,7 +18,8 @@ NS=kedge-guests-$$
 GUEST_PID=() DAEMON=
 case "$way" in
 dm) modules="dm-clone" engine=dm ;;
-*) die "usage: drain.sh BIN TESTBIN dm" ;;
+top) modules="dm-mod" engine=user ;; # no dm-clone on either host
+*) die "usage: drain.sh BIN TESTBIN dm|top" ;;
 esac
 
 end() {
@@ -108,6 +109,7 @@ DAEMON=$!
 wait_for 40 hosts_are_up || die "the hosts did not come up within 40 s"
 kedge doctor
 [ "$(kedge doctor --json | jq -r '.hosts[] | select(.name == "b") | .engine')" = "$engine" ] || die "b does not have the engine $engine"
+[ "$way" = dm ] || kedge doctor | grep -q '^b .*user.*no device-mapper target clone; with dm-linear' || die "kedge doctor does not say why"
 
 kedge volume import rows --host a --path /run/host/rows.img
 kedge workload add rows --volume rows --grace 20s -- "$CLUSTER_ROOT/tests/workload/mounted" "$TESTBIN/rowwriter" --record "$CLUSTER_DIR/rows.record"
@@ -123,13 +125,28 @@ look() { # what b's kernel has: in $CLUSTER_DIR/seen-b
 	wait_for 20 test -s "$CLUSTER_DIR/seen-b"
 }
 look || die "guest b does not answer"
-proof "while it hydrates the kernel has: $(grep -o ' clone \| linear ' "$CLUSTER_DIR/seen-b" | sort | uniq -c | xargs)" \
-	grep -q "$([ "$way" = dm ] && echo ' clone ' || echo ' linear ')" "$CLUSTER_DIR/seen-b"
+under_way() { # dm: a clone between two linears; top: one linear, and kclone below it
+	case "$way" in
+	dm) grep -q ' clone ' "$CLUSTER_DIR/seen-b" ;;
+	top) only_linear && grep -q 'processes: 2' "$CLUSTER_DIR/seen-b" && grep -q ' linear 7:.* over .*/vol/rows/disk$' "$CLUSTER_DIR/seen-b" ;;
+	esac
+}
+only_linear() { [ "$(grep -c ' linear ' "$CLUSTER_DIR/seen-b")" = 1 ] && ! grep -q ' clone ' "$CLUSTER_DIR/seen-b"; }
+proof "while it hydrates the kernel has: $(grep -o ' clone \| linear ' "$CLUSTER_DIR/seen-b" | sort | uniq -c | xargs)" under_way
 drain_wait 300
 look || die "guest b does not answer"
 cat "$CLUSTER_DIR/seen-b"
-only_linear() { [ "$(grep -c ' linear ' "$CLUSTER_DIR/seen-b")" = 1 ] && ! grep -q ' clone ' "$CLUSTER_DIR/seen-b"; }
-proof "in the end the device is a plain linear on the destination" only_linear
+on_dest() { only_linear && grep -q "^kedge-.* linear 7:.* over $(volume_path rows)\$" "$CLUSTER_DIR/seen-b"; }
+proof "in the end the device is a plain linear on the destination" on_dest
+# no process of ours is needed: all of them die, and the workload is not even restarted
+workload_pid=$(kedge workload list --json | jq '.. | objects | select(.name? == "rows" and .pid?) | .pid' | head -n 1)
+[ -n "$workload_pid" ] || die "the workload has no pid"
+touch "$CLUSTER_DIR/KILL-b"
+wait_for 20 test -s "$CLUSTER_DIR/killed-b" || die "guest b kills nobody"
+goes_on() {
+	more_acks rows b 20 && [ "$(kedge workload list --json | jq '.. | objects | select(.name? == "rows" and .pid?) | .pid' | head -n 1)" = "$workload_pid" ]
+}
+proof "every kclone of b was killed ($(cat "$CLUSTER_DIR/killed-b")), and the workload went on as it was" goes_on
 proof "rows runs on b" check_runs_on rows b
 migration=$(migration_of rows)
 proof "the receipt verifies" check_receipt "$migration"

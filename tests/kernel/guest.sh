@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Sourced by the scripts that run inside a guest: a work directory, loop and device-mapper devices, a clone of either engine, waiting with a
-# bound. Sets: bin (our programs), work, engine.
+# bound. Sets: bin (our programs), work, engine. way is dm, user, or top: the user engine under a dm-linear.
 # shellcheck shell=bash
 set -euo pipefail
 work=$(mktemp -d /run/k.XXXXXX)
 cd "$work"
 kmod loop max_loop=16
 kmod fuse
-kmod dm-clone
+kmod "${modules:-dm-clone}"
+way=${way:-$engine}
 
 fail() {
 	echo "FAILED: $*" >&2
@@ -54,12 +55,12 @@ make_source() {
 	truncate -s "$(($1 * 1048576))" dest
 }
 # create_clone [OPTIONS]
-create_clone() { "$bin/kclone" create --source "${SOURCE_URL:-$work/source}" --dest "$work/dest" --meta "$work/meta" --engine "$engine" "$@"; }
+create_clone() { "$bin/kclone" create --source "${SOURCE_URL:-$work/source}" --dest "${DEST:-$work/dest}" --meta "$work/meta" --engine "$engine" "$@"; }
 # serve [OPTIONS]: sets serve_pid, device
 serve() {
 	: >serve.out
 	: >serve.err
-	"$bin/kclone" serve --meta "$work/meta" --block --control "$work/control" "$@" >serve.out 2>>serve.err &
+	"$bin/kclone" serve --meta "$work/meta" --block --control "$work/control" $([ "$way" = user ] && echo --top never) "$@" >serve.out 2>>serve.err &
 	serve_pid=$!
 	wait_for 20 "kclone serves" grep -q serving serve.out
 	device=$(sed -n 's/.* block=\([^ ]*\).*/\1/p' serve.out)

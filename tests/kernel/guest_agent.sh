@@ -12,8 +12,21 @@ daemon=$!
 # by a listing: names that were looked up in vain are remembered
 for ((i = 0; i < 3000; i++)); do
 	case "$(ls "$dir")" in *"END-$host"*) break ;; esac
+	case "$(ls "$dir")" in *"KILL-$host"*) # every kclone, at once
+		pids=$(pgrep kclone)
+		kill -9 $pids
+		echo "$pids" | wc -l >"$dir/killed-$host"
+		rm -f "$dir/KILL-$host"
+		;;
+	esac
 	case "$(ls "$dir")" in *"LOOK-$host"*)
-		{ dmsetup table 2>&1; echo "processes: $(pgrep -fc '^kclone (worker|driver)')"; } >"$dir/seen-$host.tmp"
+		{
+			dmsetup table 2>&1 | while read -r line; do # of what lies on a loop device: its file
+				number=$(grep -o ' 7:[0-9]*' <<<"$line" | head -n 1)
+				echo "$line${number:+ over $(cat "/sys/dev/block/${number# }/loop/backing_file")}"
+			done
+			echo "processes: $(pgrep -fc '^kclone (worker|driver)')"
+		} >"$dir/seen-$host.tmp"
 		sync -f "$dir"
 		mv "$dir/seen-$host.tmp" "$dir/seen-$host" && rm -f "$dir/LOOK-$host"
 		;;
