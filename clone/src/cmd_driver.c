@@ -21,8 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "dm_governor.h"
-#include "dm_stack.h"
+#include "driver.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -31,19 +30,6 @@
 #define RECORD_MS 1000
 #define ALONE_LOOK_MS 50
 #define SLEEP_MAX_MS 50 /* an order waits no longer */
-
-struct driver {
-	struct holder_share *share;
-	struct dm_share *m;
-	struct dm_record rec;
-	struct dm_stack st;
-	struct governor g;
-	uint64_t recorded_ms, next_ms;
-	uint32_t pause_ms; /* of the last dose */
-	uint64_t hydrated_before; /* by the status before */
-	enum gov_phase phase_told;
-	bool is_free;
-};
 
 static volatile sig_atomic_t is_asked_to_end;
 
@@ -58,7 +44,7 @@ static uint64_t now_ms(void)
 	return kedge_clock_ns() / 1000000;
 }
 
-static void set_phase(struct driver *d, enum dm_phase p)
+void driver_set_phase(struct driver *d, enum dm_phase p)
 {
 	__atomic_store_n(&d->m->phase, p, __ATOMIC_RELEASE);
 }
@@ -81,7 +67,7 @@ static int start_live(struct driver *d, struct kedge_err *err)
 	s->open_count++;
 	r = dm_record_write(&d->rec, err);
 	d->m->was_written = s->dm_was_written;
-	set_phase(d, DM_PHASE_LIVE);
+	driver_set_phase(d, DM_PHASE_LIVE);
 	return r;
 }
 
@@ -104,7 +90,7 @@ static int start(struct driver *d, const char *meta, struct kedge_err *err)
 	if (d->rec.super.state == UCLONE_HYDRATED) {
 		r = dm_stack_open_alone(&d->st, &d->rec, err);
 		if (r == 0)
-			set_phase(d, DM_PHASE_ALONE);
+			driver_set_phase(d, DM_PHASE_ALONE);
 	} else {
 		r = start_live(d, err);
 	}
@@ -123,7 +109,7 @@ static void fail(struct driver *d, const char *why)
 	kedge_error("%s: %s; its device answers with errors from now on, never with old data", d->st.clone, why);
 	if (dm_stack_stop_serving(&d->st, &err) < 0)
 		kedge_error("%s", err.msg);
-	set_phase(d, DM_PHASE_FAILED);
+	driver_set_phase(d, DM_PHASE_FAILED);
 }
 
 static void tell_phase(struct driver *d, uint64_t nr_hydrated)
@@ -230,82 +216,6 @@ static void live_step(struct driver *d)
 	d->next_ms = now_ms() + o.sleep_ms;
 }
 
-/* ---- orders ---- */
-
-static int order_finish(struct driver *d, struct kedge_err *err)
-{
-	int r = dm_stack_prove(&d->st, err);
-
-	if (r < 0)
-		return r;
-	d->rec.super.state = UCLONE_HYDRATED;
-	d->rec.super.dm_nr_seen = d->m->nr_regions;
-	d->rec.super.is_clean = true;
-	r = dm_record_write(&d->rec, err);
-	if (r == 0)
-		r = dm_stack_stand_alone(&d->st, err);
-	if (r == 0)
-		set_phase(d, DM_PHASE_ALONE);
-	return r;
-}
-
-static int order_abort(struct driver *d, struct kedge_err *err)
-{
-	struct dmdev_info i;
-	int r = dmdev_info(d->st.top, &i, err);
-
-	if (r == 0 && i.nr_open)
-		r = kedge_err_set(err, KEDGE_E_STILL_OPEN, KEDGE_SIDE_NONE, "/dev/mapper/%s is open: close it first", d->st.top);
-	if (r == 0)
-		r = dmdev_suspend(d->st.top, DMDEV_SKIP_LOCKFS, err); /* what is on its way is counted */
-	if (r < 0)
-		return r;
-	if (d->rec.super.dm_was_written || dm_stack_nr_ios(&d->st, true)) {
-		dmdev_resume(d->st.top, NULL);
-		return kedge_err_set(err, KEDGE_E_WRITTEN, KEDGE_SIDE_DESTINATION, "the workload has written: an abort would lose it");
-	}
-	d->rec.super.state = UCLONE_ABORTED;
-	r = dm_record_write(&d->rec, err);
-	if (r < 0) {
-		dmdev_resume(d->st.top, NULL);
-		return r;
-	}
-	set_phase(d, DM_PHASE_ABORTED);
-	return dm_stack_stop_serving(&d->st, err);
-}
-
-static int carry_out_order(struct driver *d, enum dm_order o, struct kedge_err *err)
-{
-	struct dm_clone_status s;
-	enum dm_phase phase = (enum dm_phase)d->m->phase;
-
-	if (phase == DM_PHASE_ALONE && (o == DM_ORDER_COMMIT || o == DM_ORDER_FINISH))
-		return 0;
-	if (phase != DM_PHASE_LIVE)
-		return kedge_err_set(err, phase == DM_PHASE_FAILED ? KEDGE_E_FAILED : KEDGE_E_STATE, KEDGE_SIDE_NONE,
-				     "not possible: the clone %s", phase == DM_PHASE_FAILED ? "has failed" : "is not live");
-	if (o == DM_ORDER_FINISH)
-		return order_finish(d, err);
-	if (o == DM_ORDER_ABORT)
-		return order_abort(d, err);
-	int r = dm_stack_status(&d->st, true, &s, err);
-	if (r == 0 && s.mode != DM_MODE_RW)
-		r = kedge_err_set(err, KEDGE_E_FAILED, KEDGE_SIDE_METADATA, "the clone has failed");
-	return r;
-}
-
-static void look_at_orders(struct driver *d)
-{
-	uint64_t nr = __atomic_load_n(&d->m->order_nr, __ATOMIC_ACQUIRE);
-	struct kedge_err err = {0};
-
-	if (nr == d->m->answer_nr)
-		return;
-	d->m->answer_code = carry_out_order(d, (enum dm_order)d->m->order, &err);
-	snprintf(d->m->answer_text, sizeof d->m->answer_text, "%s", err.msg);
-	__atomic_store_n(&d->m->answer_nr, nr, __ATOMIC_RELEASE);
-}
-
 /* ---- end ---- */
 
 /* The holder stops us: the devices go. Refused while the workload has its own open, and then nothing has changed. */
@@ -333,7 +243,7 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 		r = dm_stack_remove(&o->migration, d->rec.meta, o->dest_path, err);
 	if (r < 0)
 		return r;
-	set_phase(d, DM_PHASE_NONE);
+	driver_set_phase(d, DM_PHASE_NONE);
 	if (!is_live)
 		return 0;
 	d->rec.super.is_clean = true;
@@ -361,7 +271,7 @@ static int run(struct driver *d, struct kedge_err *err)
 	while (!is_asked_to_end && getppid() == d->share->holder_pid) {
 		if (d->m->phase == DM_PHASE_LIVE)
 			live_step(d);
-		look_at_orders(d);
+		driver_look_at_orders(d);
 		uint64_t now = now_ms();
 		unsigned ms = d->m->phase != DM_PHASE_LIVE ? ALONE_LOOK_MS : d->next_ms > now ? (unsigned)(d->next_ms - now) : 1;
 		nap((unsigned)kedge_min_u64(ms, SLEEP_MAX_MS));

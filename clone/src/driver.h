@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KCLONE_DRIVER_H
+#define KCLONE_DRIVER_H
+
+/* Inside of the driver of a kernel clone; one thread that may sleep in the kernel. cmd_driver.c has its life, driver_orders.c what the worker
+ * orders. */
+
+#include "dm_governor.h"
+#include "dm_stack.h"
+#include "front.h"
+
+struct driver {
+	struct holder_share *share;
+	struct dm_share *m;
+	struct dm_record rec;
+	struct dm_stack st;
+	struct governor g;
+	uint64_t recorded_ms, next_ms;
+	uint32_t pause_ms; /* of the last dose */
+	uint64_t hydrated_before; /* by the status before */
+	enum gov_phase phase_told;
+	bool is_free;
+};
+
+void driver_set_phase(struct driver *d, enum dm_phase p);
+void driver_look_at_orders(struct driver *d);
+
+#endif
