@@ -29,6 +29,7 @@
 #define LOCK_MS 15000
 #define RECORD_MS 1000
 #define ALONE_LOOK_MS 50
+#define HEAD_LOOK_MS 2 /* the workload waits for its device */
 #define SLEEP_MAX_MS 50 /* an order waits no longer */
 
 static volatile sig_atomic_t is_asked_to_end;
@@ -51,13 +52,44 @@ void driver_set_phase(struct driver *d, enum dm_phase p)
 
 /* ---- begin ---- */
 
-static int start_live(struct driver *d, struct kedge_err *err)
+static int map_bits(struct driver *d, struct kedge_err *err)
+{
+	uint64_t nr = dm_mark_nr_regions(&d->st);
+	void *p = mmap(NULL, nr / 64 * 8 + 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, HOLDER_FD_SHARE,
+		       (off_t)d->share->marks_start_bytes);
+
+	if (p == MAP_FAILED)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot map the marks: %s", strerror(errno));
+	d->bits = (struct uc_bits){.w = p, .nr_bits = nr};
+	return 0;
+}
+
+/*
+ * Hand the clone out.
+ * 1. Of the first time: what a head start copied is marked; without one, at least nobody is writing the destination (dm_mark.h).
+ * 2. The top. 3. META says live: from now on the workload may have written.
+ */
+int driver_go_live(struct driver *d, struct kedge_err *err)
 {
 	struct uc_super *s = &d->rec.super;
-	int r = dm_stack_open(&d->st, &d->rec, d->share->loop_path, err);
+	uint64_t nr_marked = 0;
+	int r = 0;
 
+	driver_set_phase(d, DM_PHASE_MARKING);
+	if (s->state == UCLONE_CREATED)
+		r = dm_mark_run(&d->st, d->bits.w ? &d->bits : NULL, &nr_marked, err);
+	if (r < 0) { /* nobody has had it: nothing is to be left */
+		dm_stack_remove(&s->opts.migration, d->rec.meta, s->opts.dest_path, NULL);
+		return r;
+	}
+	r = dm_stack_open_top(&d->st, err);
 	if (r < 0)
 		return r;
+	if (nr_marked) {
+		s->dm_nr_seen = nr_marked;
+		d->m->marked_bytes = nr_marked * s->dm_region_bytes;
+		kedge_info("head start: %" PRIu64 " regions are here", nr_marked);
+	}
 	/* not closed cleanly: whether the workload wrote is not known, so it did */
 	if (s->state == UCLONE_LIVE && !s->is_clean)
 		s->dm_was_written = true;
@@ -67,12 +99,34 @@ static int start_live(struct driver *d, struct kedge_err *err)
 	s->open_count++;
 	r = dm_record_write(&d->rec, err);
 	d->m->was_written = s->dm_was_written;
+	if (r < 0)
+		return r;
+	__atomic_store_n(&d->m->nr_durable, s->dm_nr_seen, __ATOMIC_RELEASE);
+	if (d->a->window_bytes && dm_windows_init(&d->win, &d->st, d->share, d->a->window_bytes, err) < 0)
+		return err->code;
 	driver_set_phase(d, DM_PHASE_LIVE);
+	return 0;
+}
+
+static int start_live(struct driver *d, struct kedge_err *err)
+{
+	int r = dm_stack_open(&d->st, &d->rec, d->share->loop_path, err);
+
+	if (r < 0)
+		return r;
+	if (!(d->a->head_start_bytes || d->a->head_start_ms) || !dm_mark_is_possible(&d->st))
+		return driver_go_live(d, err);
+	r = map_bits(d, err);
+	if (r == 0)
+		r = dm_mark_recall(&d->st, &d->bits, err);
+	if (r == 0)
+		driver_set_phase(d, DM_PHASE_HEAD_START);
 	return r;
 }
 
-static int start(struct driver *d, const char *meta, struct kedge_err *err)
+static int start(struct driver *d, struct kedge_err *err)
 {
+	const char *meta = d->a->meta;
 	int r = dm_record_open(meta, true, &d->rec, err);
 
 	if (r == 0 && kedge_lock(d->rec.meta_fd, LOCK_MS) < 0)
@@ -196,12 +250,17 @@ static void live_step(struct driver *d)
 	d->hydrated_before = s.nr_hydrated;
 	if (v.now_ms < d->next_ms)
 		return;
+	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE);
+	if (d->win.is_on) {
+		d->is_free = false;
+		d->next_ms = v.now_ms + dm_windows_step(&d->win, &s, v.is_wanted, limit);
+		return;
+	}
 	v.nr_ios = dm_stack_nr_ios(&d->st, false);
 	v.pause_ms = d->pause_ms;
 	v.nr_hydrated = s.nr_hydrated;
 	v.nr_regions = s.nr_regions;
 	v.nr_hydrating = s.nr_hydrating;
-	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE);
 	if (limit != d->g.o.limit_bps) {
 		gov_set_limit(&d->g, limit);
 		d->is_free = false;
@@ -239,6 +298,7 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 			d->rec.super.dm_was_written = true;
 		r = 0;
 	}
+	dm_windows_fini(&d->win);
 	if (r == 0)
 		r = dm_stack_remove(&o->migration, d->rec.meta, o->dest_path, err);
 	if (r < 0)
@@ -266,14 +326,32 @@ static void nap(unsigned ms)
 	nanosleep(&t, NULL);
 }
 
+/* Once the workload has its device. */
+static void tell_ready(struct driver *d)
+{
+	enum dm_phase p = (enum dm_phase)d->m->phase;
+
+	if (d->is_ready_told || p == DM_PHASE_HEAD_START || p == DM_PHASE_MARKING)
+		return;
+	d->is_ready_told = true;
+	if (fcntl(HOLDER_FD_READY, F_GETFD) < 0)
+		return;
+	if (write(HOLDER_FD_READY, "r", 1) != 1)
+		kedge_warn("the holder does not listen");
+	close(HOLDER_FD_READY);
+}
+
 static int run(struct driver *d, struct kedge_err *err)
 {
 	while (!is_asked_to_end && getppid() == d->share->holder_pid) {
+		tell_ready(d);
 		if (d->m->phase == DM_PHASE_LIVE)
 			live_step(d);
 		driver_look_at_orders(d);
+		if (d->end_code) /* it could not hand out the clone */
+			return kedge_err_set(err, d->end_code, KEDGE_SIDE_NONE, "%s", d->m->answer_text);
 		uint64_t now = now_ms();
-		unsigned ms = d->m->phase != DM_PHASE_LIVE ? ALONE_LOOK_MS : d->next_ms > now ? (unsigned)(d->next_ms - now) : 1;
+		unsigned ms = d->m->phase == DM_PHASE_HEAD_START ? HEAD_LOOK_MS : d->m->phase != DM_PHASE_LIVE ? ALONE_LOOK_MS : d->next_ms > now ? (unsigned)(d->next_ms - now) : 1;
 		nap((unsigned)kedge_min_u64(ms, SLEEP_MAX_MS));
 	}
 	if (getppid() == d->share->holder_pid)
@@ -284,7 +362,7 @@ static int run(struct driver *d, struct kedge_err *err)
 
 int cmd_driver(const struct kclone_args *a)
 {
-	struct driver d = {0};
+	struct driver d = {.a = a, .win = {.fd = -1}};
 	struct kedge_err err = {0};
 	struct sigaction sa = {.sa_handler = term_cb};
 
@@ -299,18 +377,14 @@ int cmd_driver(const struct kclone_args *a)
 	}
 	d.share = p;
 	d.m = &d.share->dm;
-	if (start(&d, a->meta, &err) < 0) {
+	if (start(&d, &err) < 0) {
 		kedge_error("%s", err.msg);
 		return kedge_exit_of(err.code) == KEDGE_EXIT_USAGE ? KEDGE_EXIT_FAILED : kedge_exit_of(err.code);
 	}
-	if (fcntl(HOLDER_FD_READY, F_GETFD) >= 0) {
-		if (write(HOLDER_FD_READY, "r", 1) != 1)
-			kedge_warn("the holder does not listen");
-		close(HOLDER_FD_READY);
-	}
 	int r = run(&d, &err);
 	if (r < 0)
-		kedge_error("not stopping: %s", err.msg);
+		kedge_error("%s%s", is_asked_to_end ? "not stopping: " : "", err.msg);
+	dm_windows_fini(&d.win);
 	dm_record_close(&d.rec);
-	return r < 0 ? KEDGE_EXIT_FAILED : KEDGE_EXIT_OK;
+	return r == 0 ? KEDGE_EXIT_OK : d.end_code && kedge_exit_of(r) != KEDGE_EXIT_USAGE ? kedge_exit_of(r) : KEDGE_EXIT_FAILED;
 }

@@ -94,14 +94,21 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 	if ((is_dm ? look_kernel : look)(a->meta, &f, &super, &err) < 0)
 		return kclone_fail(&err);
 	if (is_dm) {
-		if (a->nbd || a->fuse) {
-			kedge_error("a kernel clone is a block device and nothing else: leave out %s", a->nbd ? "--nbd" : "--fuse");
+		if (a->nbd || a->fuse || (a->window_bytes && super.dm_region_bytes > DM_SLOT_BYTES)) {
+			if (a->nbd || a->fuse)
+				kedge_error("a kernel clone is a block device and nothing else: leave out %s", a->nbd ? "--nbd" : "--fuse");
+			else
+				kedge_error("no --windows with regions of %u bytes: at most %u", super.dm_region_bytes, DM_SLOT_BYTES);
 			clone_files_close(&f);
 			return KEDGE_EXIT_USAGE;
 		}
 		o.is_dm = true;
 		o.is_alone = super.state == UCLONE_HYDRATED;
 		o.is_block = !o.is_alone; /* the feed */
+	} else if (a->window_bytes || a->head_start_bytes || a->head_start_ms) {
+		kedge_error("--head-start and --windows are the kernel engine's: this clone is of the user engine");
+		clone_files_close(&f);
+		return KEDGE_EXIT_USAGE;
 	}
 	snprintf(private_path, sizeof private_path, "%s.disk", a->meta);
 	o.private_path = private_path;

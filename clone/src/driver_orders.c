@@ -16,10 +16,20 @@
 
 static int order_finish(struct driver *d, struct kedge_err *err)
 {
+	dm_windows_fini(&d->win); /* what is left, if anything, is the governor's */
 	int r = dm_finish(&d->st, err);
 
 	if (r == 0)
 		driver_set_phase(d, DM_PHASE_ALONE);
+	return r;
+}
+
+static int order_mark(struct driver *d, struct kedge_err *err)
+{
+	int r = d->m->phase == DM_PHASE_HEAD_START ? driver_go_live(d, err) : 0;
+
+	if (r < 0)
+		d->end_code = r;
 	return r;
 }
 
@@ -53,6 +63,8 @@ static int carry_out_order(struct driver *d, enum dm_order o, struct kedge_err *
 	struct dm_clone_status s;
 	enum dm_phase phase = (enum dm_phase)d->m->phase;
 
+	if (o == DM_ORDER_MARK)
+		return order_mark(d, err);
 	if (phase == DM_PHASE_ALONE && (o == DM_ORDER_COMMIT || o == DM_ORDER_FINISH))
 		return 0;
 	if (phase != DM_PHASE_LIVE)

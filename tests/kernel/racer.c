@@ -2,8 +2,9 @@
 /*
  * The racing writer of race.sh. One program, three parts:
  *
- *   racer write DEVICE RECORD SEED MAX       writes numbered blocks at random places, flushes now and then, and remembers what was acknowledged,
- *                                            until SIGTERM or MAX writes; then a last flush, and the record: a number a block
+ *   racer write DEVICE RECORD SEED MAX       writes numbered blocks at random places in every other run of 16 blocks, reads back what it wrote
+ *                                            there before, flushes now and then, and remembers what was acknowledged, until SIGTERM or MAX
+ *                                            writes; then a last flush, and the record: a number a block
  *   racer check DEVICE RECORD SOURCE         compares: every block as it was acknowledged last, the others as at the source
  *   racer naive SOURCE CLONE BATCH MS        the obvious hydrator: reads a batch of the source, which takes MS over a network, and writes it back
  *                                            through the clone
@@ -98,7 +99,7 @@ static uint64_t seq_of(const uint8_t *b, uint64_t nr)
 
 static int run_write(char **arg)
 {
-	uint64_t seed = strtoull(arg[2], NULL, 10), max = strtoull(arg[3], NULL, 10), seq = 0, nr_flushes = 0, due = 1;
+	uint64_t seed = strtoull(arg[2], NULL, 10), max = strtoull(arg[3], NULL, 10), seq = 0, nr_flushes = 0, nr_lost = 0, due = 1;
 	int fd = open_direct(arg[0], O_RDWR);
 	uint64_t nr_blocks = (uint64_t)lseek(fd, 0, SEEK_END) / BLOCK, s = seed * 2654435761u + 88172645463325252ull;
 	uint64_t *last = calloc(nr_blocks, sizeof *last);
@@ -110,6 +111,11 @@ static int run_write(char **arg)
 	sigaction(SIGTERM, &sa, NULL);
 	while (!is_asked_to_end && seq < max) {
 		uint64_t nr = random_next(&s) % nr_blocks;
+		nr &= ~16ull; /* the other runs are for whoever hydrates */
+		if (last[nr]) { /* a loss may be written over before anybody looks */
+			transfer(fd, false, b, BLOCK, nr * BLOCK);
+			nr_lost += seq_of(b, nr) != last[nr];
+		}
 		make_block(b, nr, ++seq);
 		transfer(fd, true, b, BLOCK, nr * BLOCK);
 		last[nr] = seq;
@@ -126,7 +132,7 @@ static int run_write(char **arg)
 	FILE *f = fopen(arg[1], "we");
 	if (!f || fwrite(last, sizeof *last, nr_blocks, f) != nr_blocks || fclose(f) != 0)
 		die(arg[1]);
-	printf("seed %" PRIu64 ": %" PRIu64 " blocks written, %" PRIu64 " flushes\n", seed, seq, nr_flushes + 1);
+	printf("seed %" PRIu64 ": %" PRIu64 " writes, %" PRIu64 " flushes, %" PRIu64 " lost when read back\n", seed, seq, nr_flushes + 1, nr_lost);
 	return 0;
 }
 
