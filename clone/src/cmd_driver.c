@@ -21,8 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "dm_governor.h"
-#include "dm_stack.h"
+#include "driver.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -30,20 +29,8 @@
 #define LOCK_MS 15000
 #define RECORD_MS 1000
 #define ALONE_LOOK_MS 50
+#define HEAD_LOOK_MS 2 /* the workload waits for its device */
 #define SLEEP_MAX_MS 50 /* an order waits no longer */
-
-struct driver {
-	struct holder_share *share;
-	struct dm_share *m;
-	struct dm_record rec;
-	struct dm_stack st;
-	struct governor g;
-	uint64_t recorded_ms, next_ms;
-	uint32_t pause_ms; /* of the last dose */
-	uint64_t hydrated_before; /* by the status before */
-	enum gov_phase phase_told;
-	bool is_free, is_apart;
-};
 
 static volatile sig_atomic_t is_asked_to_end;
 
@@ -58,20 +45,51 @@ static uint64_t now_ms(void)
 	return kedge_clock_ns() / 1000000;
 }
 
-static void set_phase(struct driver *d, enum dm_phase p)
+void driver_set_phase(struct driver *d, enum dm_phase p)
 {
 	__atomic_store_n(&d->m->phase, p, __ATOMIC_RELEASE);
 }
 
 /* ---- begin ---- */
 
-static int start_live(struct driver *d, struct kedge_err *err)
+static int map_bits(struct driver *d, struct kedge_err *err)
+{
+	uint64_t nr = dm_mark_nr_regions(&d->st);
+	void *p = mmap(NULL, nr / 64 * 8 + 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, HOLDER_FD_SHARE,
+		       (off_t)d->share->marks_start_bytes);
+
+	if (p == MAP_FAILED)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot map the marks: %s", strerror(errno));
+	d->bits = (struct uc_bits){.w = p, .nr_bits = nr};
+	return 0;
+}
+
+/*
+ * Hand the clone out.
+ * 1. Of the first time: what a head start copied is marked; without one, at least nobody is writing the destination (dm_mark.h).
+ * 2. The top. 3. META says live: from now on the workload may have written.
+ */
+int driver_go_live(struct driver *d, struct kedge_err *err)
 {
 	struct uc_super *s = &d->rec.super;
-	int r = dm_stack_open(&d->st, &d->rec, d->share->loop_path, err);
+	uint64_t nr_marked = 0;
+	int r = 0;
 
+	driver_set_phase(d, DM_PHASE_MARKING);
+	if (s->state == UCLONE_CREATED)
+		r = dm_mark_run(&d->st, d->bits.w ? &d->bits : NULL, &nr_marked, err);
+	if (r < 0) { /* nobody has had it: nothing is to be left */
+		dm_stack_remove(&s->opts.migration, d->rec.meta, s->opts.dest_path, NULL);
+		return r;
+	}
+	r = dm_stack_open_top(&d->st, err);
 	if (r < 0)
 		return r;
+	if (nr_marked) {
+		s->dm_nr_seen = nr_marked;
+		d->m->marked_bytes = nr_marked * s->dm_region_bytes;
+		kedge_info("head start: %" PRIu64 " regions are here", nr_marked);
+	}
 	/* not closed cleanly: whether the workload wrote is not known, so it did */
 	if (s->state == UCLONE_LIVE && !s->is_clean)
 		s->dm_was_written = true;
@@ -81,14 +99,34 @@ static int start_live(struct driver *d, struct kedge_err *err)
 	s->open_count++;
 	r = dm_record_write(&d->rec, err);
 	d->m->was_written = s->dm_was_written;
-	/* recorded by an earlier start: no later look of this one says it again */
+	if (r < 0)
+		return r;
 	__atomic_store_n(&d->m->nr_durable, s->dm_nr_seen, __ATOMIC_RELEASE);
-	set_phase(d, DM_PHASE_LIVE);
+	if (d->a->window_bytes && dm_windows_init(&d->win, &d->st, d->share, d->a->window_bytes, err) < 0)
+		return err->code;
+	driver_set_phase(d, DM_PHASE_LIVE);
+	return 0;
+}
+
+static int start_live(struct driver *d, struct kedge_err *err)
+{
+	int r = dm_stack_open(&d->st, &d->rec, d->share->loop_path, err);
+
+	if (r < 0)
+		return r;
+	if (!(d->a->head_start_bytes || d->a->head_start_ms) || !dm_mark_is_possible(&d->st))
+		return driver_go_live(d, err);
+	r = map_bits(d, err);
+	if (r == 0)
+		r = dm_mark_recall(&d->st, &d->bits, err);
+	if (r == 0)
+		driver_set_phase(d, DM_PHASE_HEAD_START);
 	return r;
 }
 
-static int start(struct driver *d, const char *meta, struct kedge_err *err)
+static int start(struct driver *d, struct kedge_err *err)
 {
+	const char *meta = d->a->meta;
 	int r = dm_record_open(meta, true, &d->rec, err);
 
 	if (r == 0 && kedge_lock(d->rec.meta_fd, LOCK_MS) < 0)
@@ -106,7 +144,7 @@ static int start(struct driver *d, const char *meta, struct kedge_err *err)
 	if (d->rec.super.state == UCLONE_HYDRATED) {
 		r = dm_stack_open_alone(&d->st, &d->rec, err);
 		if (r == 0)
-			set_phase(d, DM_PHASE_ALONE);
+			driver_set_phase(d, DM_PHASE_ALONE);
 	} else {
 		r = start_live(d, err);
 	}
@@ -125,7 +163,7 @@ static void fail(struct driver *d, const char *why)
 	kedge_error("%s: %s; its device answers with errors from now on, never with old data", d->st.clone, why);
 	if (dm_stack_stop_serving(&d->st, &err) < 0)
 		kedge_error("%s", err.msg);
-	set_phase(d, DM_PHASE_FAILED);
+	driver_set_phase(d, DM_PHASE_FAILED);
 }
 
 static void tell_phase(struct driver *d, uint64_t nr_hydrated)
@@ -218,12 +256,17 @@ static void live_step(struct driver *d)
 	d->hydrated_before = s.nr_hydrated;
 	if (v.now_ms < d->next_ms)
 		return;
+	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE);
+	if (d->win.is_on) {
+		d->is_free = false;
+		d->next_ms = v.now_ms + dm_windows_step(&d->win, &s, v.is_wanted, limit);
+		return;
+	}
 	v.nr_ios = dm_stack_nr_ios(&d->st, false);
 	v.pause_ms = d->pause_ms;
 	v.nr_hydrated = s.nr_hydrated;
 	v.nr_regions = s.nr_regions;
 	v.nr_hydrating = s.nr_hydrating;
-	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE);
 	if (limit != d->g.o.limit_bps) {
 		gov_set_limit(&d->g, limit);
 		d->is_free = false;
@@ -236,82 +279,6 @@ static void live_step(struct driver *d)
 	if (carry_out(d, &o, &err) < 0)
 		kedge_warn("%s", err.msg); /* a clone that failed says so at the next look */
 	d->next_ms = now_ms() + o.sleep_ms;
-}
-
-/* ---- orders ---- */
-
-static int order_finish(struct driver *d, struct kedge_err *err)
-{
-	int r = dm_stack_prove(&d->st, err);
-
-	if (r < 0)
-		return r;
-	d->rec.super.state = UCLONE_HYDRATED;
-	d->rec.super.dm_nr_seen = d->m->nr_regions;
-	d->rec.super.is_clean = true;
-	r = dm_record_write(&d->rec, err);
-	if (r == 0)
-		r = dm_stack_stand_alone(&d->st, err);
-	if (r == 0)
-		set_phase(d, DM_PHASE_ALONE);
-	return r;
-}
-
-static int order_abort(struct driver *d, struct kedge_err *err)
-{
-	struct dmdev_info i;
-	int r = dmdev_info(d->st.top, &i, err);
-
-	if (r == 0 && i.nr_open)
-		r = kedge_err_set(err, KEDGE_E_STILL_OPEN, KEDGE_SIDE_NONE, "/dev/mapper/%s is open: close it first", d->st.top);
-	if (r == 0)
-		r = dmdev_suspend(d->st.top, DMDEV_SKIP_LOCKFS, err); /* what is on its way is counted */
-	if (r < 0)
-		return r;
-	if (d->rec.super.dm_was_written || dm_stack_nr_ios(&d->st, true)) {
-		dmdev_resume(d->st.top, NULL);
-		return kedge_err_set(err, KEDGE_E_WRITTEN, KEDGE_SIDE_DESTINATION, "the workload has written: an abort would lose it");
-	}
-	d->rec.super.state = UCLONE_ABORTED;
-	r = dm_record_write(&d->rec, err);
-	if (r < 0) {
-		dmdev_resume(d->st.top, NULL);
-		return r;
-	}
-	set_phase(d, DM_PHASE_ABORTED);
-	return dm_stack_stop_serving(&d->st, err);
-}
-
-static int carry_out_order(struct driver *d, enum dm_order o, struct kedge_err *err)
-{
-	struct dm_clone_status s;
-	enum dm_phase phase = (enum dm_phase)d->m->phase;
-
-	if (phase == DM_PHASE_ALONE && (o == DM_ORDER_COMMIT || o == DM_ORDER_FINISH))
-		return 0;
-	if (phase != DM_PHASE_LIVE)
-		return kedge_err_set(err, phase == DM_PHASE_FAILED ? KEDGE_E_FAILED : KEDGE_E_STATE, KEDGE_SIDE_NONE,
-				     "not possible: the clone %s", phase == DM_PHASE_FAILED ? "has failed" : "is not live");
-	if (o == DM_ORDER_FINISH)
-		return order_finish(d, err);
-	if (o == DM_ORDER_ABORT)
-		return order_abort(d, err);
-	int r = dm_stack_status(&d->st, true, &s, err);
-	if (r == 0 && s.mode != DM_MODE_RW)
-		r = kedge_err_set(err, KEDGE_E_FAILED, KEDGE_SIDE_METADATA, "the clone has failed");
-	return r;
-}
-
-static void look_at_orders(struct driver *d)
-{
-	uint64_t nr = __atomic_load_n(&d->m->order_nr, __ATOMIC_ACQUIRE);
-	struct kedge_err err = {0};
-
-	if (nr == d->m->answer_nr)
-		return;
-	d->m->answer_code = carry_out_order(d, (enum dm_order)d->m->order, &err);
-	snprintf(d->m->answer_text, sizeof d->m->answer_text, "%s", err.msg);
-	__atomic_store_n(&d->m->answer_nr, nr, __ATOMIC_RELEASE);
 }
 
 /* ---- end ---- */
@@ -337,11 +304,12 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 			d->rec.super.dm_was_written = true;
 		r = 0;
 	}
+	dm_windows_fini(&d->win);
 	if (r == 0)
 		r = dm_stack_remove(&o->migration, d->rec.meta, o->dest_path, err);
 	if (r < 0)
 		return r;
-	set_phase(d, DM_PHASE_NONE);
+	driver_set_phase(d, DM_PHASE_NONE);
 	if (!is_live)
 		return 0;
 	d->rec.super.is_clean = true;
@@ -364,14 +332,32 @@ static void nap(unsigned ms)
 	nanosleep(&t, NULL);
 }
 
+/* Once the workload has its device. */
+static void tell_ready(struct driver *d)
+{
+	enum dm_phase p = (enum dm_phase)d->m->phase;
+
+	if (d->is_ready_told || p == DM_PHASE_HEAD_START || p == DM_PHASE_MARKING)
+		return;
+	d->is_ready_told = true;
+	if (fcntl(HOLDER_FD_READY, F_GETFD) < 0)
+		return;
+	if (write(HOLDER_FD_READY, "r", 1) != 1)
+		kedge_warn("the holder does not listen");
+	close(HOLDER_FD_READY);
+}
+
 static int run(struct driver *d, struct kedge_err *err)
 {
 	while (!is_asked_to_end && getppid() == d->share->holder_pid) {
+		tell_ready(d);
 		if (d->m->phase == DM_PHASE_LIVE)
 			live_step(d);
-		look_at_orders(d);
+		driver_look_at_orders(d);
+		if (d->end_code) /* it could not hand out the clone */
+			return kedge_err_set(err, d->end_code, KEDGE_SIDE_NONE, "%s", d->m->answer_text);
 		uint64_t now = now_ms();
-		unsigned ms = d->m->phase != DM_PHASE_LIVE ? ALONE_LOOK_MS : d->next_ms > now ? (unsigned)(d->next_ms - now) : 1;
+		unsigned ms = d->m->phase == DM_PHASE_HEAD_START ? HEAD_LOOK_MS : d->m->phase != DM_PHASE_LIVE ? ALONE_LOOK_MS : d->next_ms > now ? (unsigned)(d->next_ms - now) : 1;
 		nap((unsigned)kedge_min_u64(ms, SLEEP_MAX_MS));
 	}
 	if (getppid() == d->share->holder_pid)
@@ -382,7 +368,7 @@ static int run(struct driver *d, struct kedge_err *err)
 
 int cmd_driver(const struct kclone_args *a)
 {
-	struct driver d = {0};
+	struct driver d = {.a = a, .win = {.fd = -1}};
 	struct kedge_err err = {0};
 	struct sigaction sa = {.sa_handler = term_cb};
 
@@ -397,18 +383,14 @@ int cmd_driver(const struct kclone_args *a)
 	}
 	d.share = p;
 	d.m = &d.share->dm;
-	if (start(&d, a->meta, &err) < 0) {
+	if (start(&d, &err) < 0) {
 		kedge_error("%s", err.msg);
 		return kedge_exit_of(err.code) == KEDGE_EXIT_USAGE ? KEDGE_EXIT_FAILED : kedge_exit_of(err.code);
 	}
-	if (fcntl(HOLDER_FD_READY, F_GETFD) >= 0) {
-		if (write(HOLDER_FD_READY, "r", 1) != 1)
-			kedge_warn("the holder does not listen");
-		close(HOLDER_FD_READY);
-	}
 	int r = run(&d, &err);
 	if (r < 0)
-		kedge_error("not stopping: %s", err.msg);
+		kedge_error("%s%s", is_asked_to_end ? "not stopping: " : "", err.msg);
+	dm_windows_fini(&d.win);
 	dm_record_close(&d.rec);
-	return r < 0 ? KEDGE_EXIT_FAILED : KEDGE_EXIT_OK;
+	return r == 0 ? KEDGE_EXIT_OK : d.end_code && kedge_exit_of(r) != KEDGE_EXIT_USAGE ? kedge_exit_of(r) : KEDGE_EXIT_FAILED;
 }

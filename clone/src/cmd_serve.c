@@ -98,14 +98,21 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 	if ((is_dm ? look_kernel(a->meta, &f, &super, &err) : look(a->meta, o.is_top, &f, &super, &err)) < 0)
 		return kclone_fail(&err);
 	if (is_dm) {
-		if (a->nbd || a->fuse) {
-			kedge_error("a kernel clone is a block device and nothing else: leave out %s", a->nbd ? "--nbd" : "--fuse");
+		if (a->nbd || a->fuse || (a->window_bytes && super.dm_region_bytes > DM_SLOT_BYTES)) {
+			if (a->nbd || a->fuse)
+				kedge_error("a kernel clone is a block device and nothing else: leave out %s", a->nbd ? "--nbd" : "--fuse");
+			else
+				kedge_error("no --windows with regions of %u bytes: at most %u", super.dm_region_bytes, DM_SLOT_BYTES);
 			clone_files_close(&f);
 			return KEDGE_EXIT_USAGE;
 		}
 		o.is_dm = true;
 		o.is_alone = super.state == UCLONE_HYDRATED;
 		o.is_block = !o.is_alone; /* the feed */
+	} else if (a->window_bytes || a->head_start_bytes || a->head_start_ms) {
+		kedge_error("--head-start and --windows are the kernel engine's: this clone is of the user engine");
+		clone_files_close(&f);
+		return KEDGE_EXIT_USAGE;
 	} else if (o.is_top && super.state == UCLONE_HYDRATED && dm_top_fits_dest(&super, NULL) == 0) {
 		o.is_block = false; /* its device goes to the destination at once */
 	}

@@ -216,6 +216,33 @@ int dm_record_count(const struct dm_record *rec, uint64_t *ret_nr_hydrated, stru
 	return r;
 }
 
+struct collect {
+	uint64_t *words, first_word;
+};
+
+static void collect_cb(void *arg, uint64_t first_region, uint64_t bits)
+{
+	struct collect *c = arg;
+
+	c->words[first_region / 64 - c->first_word] |= bits;
+}
+
+int dm_record_bits(const struct dm_record *rec, uint64_t from_region, uint64_t end_region, uint64_t *words, struct kedge_err *err)
+{
+	struct collect c = {.words = words, .first_word = from_region / 64};
+	struct reader rd = {.fd = -1};
+	int r = open_kernel_meta(rec, &rd, err);
+
+	if (r == 0) {
+		r = dm_clone_bitmap_read_range(read_cb, &rd, rec->super.opts.source.size_bytes, rec->super.dm_region_bytes, from_region,
+					       end_region, collect_cb, &c);
+		if (r < 0)
+			kedge_err_set(err, r, KEDGE_SIDE_METADATA, "%s.dm: %s", rec->meta, kedge_err_text(r));
+	}
+	close_kernel_meta(&rd);
+	return r;
+}
+
 int dm_record_guard(const struct dm_record *rec, uint64_t *ret_nr_hydrated, struct kedge_err *err)
 {
 	uint64_t need = dm_clone_meta_bytes(rec->super.opts.source.size_bytes, rec->super.dm_region_bytes);
@@ -240,10 +267,10 @@ int dm_record_guard(const struct dm_record *rec, uint64_t *ret_nr_hydrated, stru
 		return err ? err->code : r;
 	if (rec->super.state == UCLONE_CREATED) {
 		/* The kernel formats what begins with zeroes and opens anything else. Formatted and empty: a start that was cut short
-		 * before anybody got the device. */
+		 * before anybody got the device. Marked: a head start that was; each of its marks covers what had been flushed. */
 		if (kedge_is_zero(first, sizeof first))
 			return 0;
-		if (dm_record_count(rec, ret_nr_hydrated, NULL) < 0 || *ret_nr_hydrated)
+		if (dm_record_count(rec, ret_nr_hydrated, NULL) < 0 || (*ret_nr_hydrated && !rec->super.dm_is_marked))
 			return kedge_err_set(err, KEDGE_E_META_FOREIGN, KEDGE_SIDE_METADATA,
 					     "%s.dm holds something, although this clone was never started", rec->meta);
 		return 0;

@@ -36,5 +36,8 @@ void dm_record_close(struct dm_record *rec);
 int dm_record_guard(const struct dm_record *rec, uint64_t *ret_nr_hydrated, struct kedge_err *err);
 /* Regions that are hydrated by what META.dm says now, read past the page cache. */
 int dm_record_count(const struct dm_record *rec, uint64_t *ret_nr_hydrated, struct kedge_err *err);
+/* Likewise which: the bits of regions from_region to end_region (half-open) are added to words; words[0] begins with region
+ * from_region rounded down to 64, and words cover all of the range. */
+int dm_record_bits(const struct dm_record *rec, uint64_t from_region, uint64_t end_region, uint64_t *words, struct kedge_err *err);
 
 #endif

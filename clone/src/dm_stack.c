@@ -119,7 +119,7 @@ static int sysfs_path(const char *name, const char *file, char out[128])
 }
 
 /* K1: a discard that reaches a region in flight lets the late copy land on newer data. */
-static int withhold_discards(const char *name, struct kedge_err *err)
+int dm_stack_withhold_discards(const char *name, struct kedge_err *err)
 {
 	char path[128], now[32] = "";
 	int fd = -1, r = sysfs_path(name, "queue/discard_max_bytes", path);
@@ -144,7 +144,7 @@ static bool read_number(const char *name, const char *file, uint64_t *ret)
 }
 
 /* Again as much as the device below takes. */
-static void allow_discards(const char *name)
+void dm_stack_allow_discards(const char *name)
 {
 	char path[128], text[32];
 	uint64_t max, granularity;
@@ -269,10 +269,10 @@ static int take_clone(struct dm_stack *st, const struct dm_clone_table *t, struc
 	return 0;
 }
 
-static int open_all(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err)
+static int open_below(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err)
 {
 	struct dm_clone_table t = {.region_bytes = rec->super.dm_region_bytes, .threshold = FIRST_THRESHOLD, .batch = FIRST_BATCH};
-	char meta_file[UCLONE_PATH_MAX + 8], meta_path[UCLONE_PATH_MAX], source_path[UCLONE_PATH_MAX], number[32], clone_number[32];
+	char meta_file[UCLONE_PATH_MAX + 8], meta_path[UCLONE_PATH_MAX], source_path[UCLONE_PATH_MAX], number[32];
 	struct dmdev_info i;
 	int r = dm_probe(err);
 
@@ -303,28 +303,41 @@ static int open_all(struct dm_stack *st, struct dm_record *rec, const char *sour
 		r = i.exists ? take_clone(st, &t, err) : make_clone(st, &t, err);
 	if (r == 0 && i.is_suspended)
 		r = dmdev_resume(st->clone, err);
-	if (r == 0)
-		r = withhold_discards(st->clone, err);
-	if (r == 0)
-		r = dmdev_number(st->clone, clone_number, err);
-	if (r == 0)
-		r = lead_linear(st->top, clone_number, st->nr_sectors, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err);
-	if (r == 0)
-		r = withhold_discards(st->top, err);
-	return r;
+	return r < 0 ? r : dm_stack_withhold_discards(st->clone, err);
+}
+
+/* Nobody got anything yet: what was made goes. A clone that was there before stays as it is. */
+static void undo(struct dm_stack *st)
+{
+	const struct uclone_create_opts *o = &st->rec->super.opts;
+	struct dmdev_info i = {0};
+
+	if (st->clone[0] && dmdev_info(st->clone, &i, NULL) == 0 && (!i.exists || st->was_made))
+		dm_stack_remove(&o->migration, st->rec->meta, o->dest_path, NULL);
 }
 
 int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err)
 {
-	const struct uclone_create_opts *o = &rec->super.opts;
-	struct dmdev_info i = {0};
-	int r = open_all(st, rec, source_device, err);
+	int r = open_below(st, rec, source_device, err);
+
+	if (r < 0) {
+		st->rec = rec;
+		undo(st);
+	}
+	return r;
+}
+
+int dm_stack_open_top(struct dm_stack *st, struct kedge_err *err)
+{
+	char number[32];
+	int r = dmdev_number(st->clone, number, err);
 
 	if (r == 0)
-		return 0;
-	/* Nobody got anything yet: what was made goes. A clone that was there before stays as it is. */
-	if (st->clone[0] && dmdev_info(st->clone, &i, NULL) == 0 && (!i.exists || st->was_made))
-		dm_stack_remove(&o->migration, rec->meta, o->dest_path, NULL);
+		r = lead_linear(st->top, number, st->nr_sectors, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err);
+	if (r == 0)
+		r = dm_stack_withhold_discards(st->top, err);
+	if (r < 0)
+		undo(st);
 	return r;
 }
 
@@ -438,7 +451,7 @@ int dm_stack_stand_alone(struct dm_stack *st, struct kedge_err *err)
 		r = remove_one(st->source, err);
 	if (r < 0)
 		return r;
-	allow_discards(st->top);
+	dm_stack_allow_discards(st->top);
 	dm_record_kernel_path(st->rec->meta, meta_file);
 	let_go(meta_file);
 	return 0;

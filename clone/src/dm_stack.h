@@ -34,9 +34,11 @@ void dm_stack_names(const struct kedge_uuid *migration, char top[DMDEV_NAME_MAX]
 /* Is there what engine=dm needs? KEDGE_E_STATE with the reason in err: no device-mapper, no dm-clone, a kernel older than 5.5. */
 int dm_probe(struct kedge_err *err);
 
-/* Bring it all up over the source device, or take over what is there. The first start (state CREATED) lets the kernel format META.dm;
- * any later one passes the guard first (K3). Discards are withheld from top and clone (K1). Does not hydrate yet. */
+/* Bring up clone and source over the source device, or take over what is there. The first start (state CREATED) lets the kernel format
+ * META.dm; any later one passes the guard first (K3). Discards are withheld from the clone (K1). Does not hydrate yet. */
 int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err);
+/* The top, on the clone: what the workload opens. Discards are withheld from it. */
+int dm_stack_open_top(struct dm_stack *st, struct kedge_err *err);
 /* A clone that stands alone: top over the destination. */
 int dm_stack_open_alone(struct dm_stack *st, struct dm_record *rec, struct kedge_err *err);
 
@@ -49,6 +51,11 @@ void dm_stack_keep_apart(const struct dm_stack *st, bool is_apart);
 int dm_stack_dose(const struct dm_stack *st, uint32_t threshold, uint32_t batch, struct kedge_err *err);
 /* I/O completed on top since it was made; 0 when that cannot be read. is_writes: of writes only. */
 uint64_t dm_stack_nr_ios(const struct dm_stack *st, bool is_writes);
+
+/* K1: a discard that reaches a region in flight lets the late copy land on newer data. Withheld, or an error. */
+int dm_stack_withhold_discards(const char *name, struct kedge_err *err);
+/* Again as much as the device below takes. */
+void dm_stack_allow_discards(const char *name);
 
 /* Every region is there, committed, and read back from disk as such; then the top goes straight to the destination. The caller records
  * HYDRATED between dm_stack_prove and dm_stack_stand_alone. */

@@ -142,6 +142,7 @@ int dm_clone_check_region(uint64_t size_bytes, uint32_t lbs_bytes, uint32_t regi
 #define NODE_INTERNAL 1u
 #define NODE_LEAF 2u
 #define DEPTH_MAX 8u
+#define ARRAY_WORDS 509u /* as many as a block holds: the kernel fills all but the last */
 
 enum { SB_CSUM = 0, SB_MAGIC = 32, SB_VERSION = 40, SB_REGION = 172, SB_TARGET = 180, SB_ROOT = 188 };
 enum { N_FLAGS = 4, N_BLOCK = 8, N_NR = 16, N_MAX = 20, N_VALUE = 24, N_KEYS = 32 };
@@ -169,6 +170,7 @@ struct walk {
 	dm_read_fn read_fn;
 	void *read_arg;
 	uint64_t nr_regions, next_word;
+	uint64_t from_word, end_word; /* what is wanted; the rest is not read */
 	void (*fn)(void *arg, uint64_t first_region, uint64_t bits);
 	void *arg;
 };
@@ -182,14 +184,14 @@ static int walk_array(struct walk *w, uint64_t nr, uint64_t key)
 		return r;
 	uint32_t n = kedge_get_le32(b + A_NR), max = kedge_get_le32(b + A_MAX);
 	if (!is_sum_good(b, XOR_ARRAY) || kedge_get_le64(b + A_BLOCK) != nr || kedge_get_le32(b + A_VALUE) != 8 || n > max ||
-	    max > (4096 - A_VALUES) / 8)
+	    max != ARRAY_WORDS)
 		return KEDGE_E_META_CORRUPT;
 	/* keys of the tree number the array blocks: all but the last are full */
-	if (max == 0 || key > UINT32_MAX || key * max != w->next_word)
+	if (key * max != w->next_word)
 		return KEDGE_E_META_CORRUPT;
 	for (uint32_t i = 0; i < n; i++, w->next_word++) {
 		uint64_t first = w->next_word * 64, bits = kedge_get_le64(b + A_VALUES + i * 8);
-		if (first >= w->nr_regions)
+		if (first >= w->nr_regions || w->next_word < w->from_word || w->next_word >= w->end_word)
 			continue;
 		if (w->nr_regions - first < 64)
 			bits &= (1ull << (w->nr_regions - first)) - 1;
@@ -211,26 +213,42 @@ static int walk_node(struct walk *w, uint64_t nr, unsigned depth)
 		return KEDGE_E_META_CORRUPT;
 	for (uint32_t i = 0; i < n && r == 0; i++) {
 		uint64_t key = kedge_get_le64(b + N_KEYS + i * 8), value = kedge_get_le64(b + N_KEYS + (max + i) * 8);
+		uint64_t next = i + 1 < n ? kedge_get_le64(b + N_KEYS + (i + 1) * 8) : UINT64_MAX;
+		if (key > UINT32_MAX || next <= key)
+			return KEDGE_E_META_CORRUPT;
+		if (key * ARRAY_WORDS >= w->end_word)
+			break;
+		if (next <= w->from_word / ARRAY_WORDS) { /* ends before what is wanted */
+			w->next_word = next * ARRAY_WORDS;
+			continue;
+		}
 		r = flags == NODE_LEAF ? walk_array(w, value, key) : walk_node(w, value, depth + 1);
 	}
+	return r;
+}
+
+int dm_clone_bitmap_read_range(dm_read_fn read_fn, void *read_arg, uint64_t size_bytes, uint32_t region_bytes, uint64_t from_region,
+			       uint64_t end_region, void (*fn)(void *arg, uint64_t first_region, uint64_t bits), void *arg)
+{
+	struct walk w = {.read_fn = read_fn, .read_arg = read_arg, .fn = fn, .arg = arg, .from_word = from_region / 64};
+	uint8_t b[4096];
+	int r = read_fn(read_arg, 0, b);
+
+	w.nr_regions = dm_clone_nr_regions(size_bytes, region_bytes);
+	w.end_word = (kedge_min_u64(end_region, w.nr_regions) + 63) / 64;
+	if (r == 0)
+		r = dm_clone_super_check(b, size_bytes, region_bytes);
+	if (r == 0)
+		r = walk_node(&w, kedge_get_le64(b + SB_ROOT), 0);
+	if (r == 0 && w.next_word < w.end_word)
+		r = KEDGE_E_META_CORRUPT;
 	return r;
 }
 
 int dm_clone_bitmap_read(dm_read_fn read_fn, void *read_arg, uint64_t size_bytes, uint32_t region_bytes,
 			 void (*fn)(void *arg, uint64_t first_region, uint64_t bits), void *arg)
 {
-	struct walk w = {.read_fn = read_fn, .read_arg = read_arg, .fn = fn, .arg = arg};
-	uint8_t b[4096];
-	int r = read_fn(read_arg, 0, b);
-
-	w.nr_regions = dm_clone_nr_regions(size_bytes, region_bytes);
-	if (r == 0)
-		r = dm_clone_super_check(b, size_bytes, region_bytes);
-	if (r == 0)
-		r = walk_node(&w, kedge_get_le64(b + SB_ROOT), 0);
-	if (r == 0 && w.next_word * 64 < w.nr_regions)
-		r = KEDGE_E_META_CORRUPT;
-	return r;
+	return dm_clone_bitmap_read_range(read_fn, read_arg, size_bytes, region_bytes, 0, UINT64_MAX, fn, arg);
 }
 
 static void count_cb(void *arg, uint64_t first_region, uint64_t bits)

@@ -58,6 +58,9 @@ int dm_clone_super_check(const uint8_t block[4096], uint64_t size_bytes, uint32_
  * bit is true for ever, a clear one may be stale on a live clone. 0, _META_CORRUPT, or the error of reading. */
 int dm_clone_bitmap_read(dm_read_fn read_fn, void *read_arg, uint64_t size_bytes, uint32_t region_bytes,
 			 void (*fn)(void *arg, uint64_t first_region, uint64_t bits), void *arg);
+/* Of it the words with regions from_region to end_region (half-open), and no more blocks than that takes. */
+int dm_clone_bitmap_read_range(dm_read_fn read_fn, void *read_arg, uint64_t size_bytes, uint32_t region_bytes, uint64_t from_region,
+			       uint64_t end_region, void (*fn)(void *arg, uint64_t first_region, uint64_t bits), void *arg);
 /* How many regions are hydrated there. */
 int dm_clone_bitmap_count(dm_read_fn read_fn, void *read_arg, uint64_t size_bytes, uint32_t region_bytes, uint64_t *ret_nr);
 

@@ -44,10 +44,12 @@ static inline uint64_t engine_size_bytes(const struct engine *e)
 /* engine_user.c: u is taken over */
 struct engine *engine_user_create(struct uclone *u);
 
-/* engine_dm.c: dest belongs to the caller, share to the holder */
+/* engine_dm.c: dest belongs to the caller, share (the memory of descriptor share_fd) to the holder */
 struct uc_super;
 struct holder_share;
+struct kclone_args;
 struct engine *engine_dm_create(struct kedge_loop *l, const struct uc_super *super, struct kedge_disk *dest, struct holder_share *share,
+				int share_fd, const struct kclone_args *args,
 				void (*event_fn)(void *arg, const char *name, const char *text), void *event_arg);
 
 #endif

@@ -3,7 +3,7 @@
  * Purpose. The kernel engine as a worker sees it: reads of its front end are the clone's source (feed.h); all else is asked of the driver,
  * through the memory they share.
  *
- * Owns. The feed, the order under way.
+ * Owns. The feed, the order under way, the head start, the answers to the driver's questions for pieces of the source.
  *
  * Locks. None: one thread; the driver answers in struct dm_share.
  *
@@ -13,14 +13,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#include "dm_headstart.h"
+#include "dm_prefetch.h"
+#include "dm_table.h"
 #include "feed.h"
 #include "front.h"
 #include "kedge/bytes.h"
+#include "kclone.h"
 #include "kedge/disk.h"
+#include "kedge/log.h"
 #include "uclone_layout.h"
 
 #define POLL_MS 5
+#define LOOK_MS 2 /* while the driver may ask for a piece of the source, or for a head start */
 
 struct audit {
 	struct engine_dm *e;
@@ -41,6 +48,14 @@ struct engine_dm {
 	uint32_t phase_told;
 	void (*event_fn)(void *arg, const char *name, const char *text);
 	void *event_arg;
+	/* before the device is there (dm_headstart.h), and for quiesce windows (dm_prefetch.h) */
+	const struct kclone_args *args;
+	void *marks, *slots;
+	struct kedge_source *source;
+	struct headstart *head;
+	bool is_head_over, is_mark_ordered;
+	struct prefetch *prefetch;
+	struct kedge_timer look;
 	/* order under way */
 	struct kedge_timer poll;
 	uclone_fn order_fn, close_fn;
@@ -77,7 +92,12 @@ static enum uclone_block_kind dm_map(const struct engine *e, uint64_t start_byte
 
 static void dm_set_source(struct engine *e, struct kedge_source *s)
 {
-	feed_set_source(of(e)->feed, s);
+	struct engine_dm *d = of(e);
+
+	d->source = s;
+	if (d->head && !d->is_head_over) /* it copies from the one before */
+		headstart_stop(d->head);
+	feed_set_source(d->feed, s);
 }
 
 /* ---- what the driver says ---- */
@@ -141,8 +161,11 @@ static void dm_status(const struct engine *e, struct uclone_status *s)
 
 static void dm_steer(struct engine *e, bool is_wanted, uint64_t limit_bps)
 {
-	struct dm_share *m = &of(e)->share->dm;
+	struct engine_dm *d = of(e);
+	struct dm_share *m = &d->share->dm;
 
+	if (d->head && !d->is_head_over)
+		headstart_set_rate(d->head, limit_bps);
 	__atomic_store_n(&m->limit_bps, limit_bps, __ATOMIC_RELEASE);
 	__atomic_store_n(&m->is_wanted, is_wanted, __ATOMIC_RELEASE);
 }
@@ -200,6 +223,76 @@ static void order(struct engine_dm *d, enum dm_order o, uclone_fn fn, void *arg)
 	kedge_timer_start(d->loop, &d->poll, POLL_MS);
 }
 
+/* ---- the head start ---- */
+
+static void marked_cb(void *arg, int res, const struct kedge_err *err)
+{
+	struct engine_dm *d = arg;
+
+	if (res == 0)
+		return;
+	kedge_warn("head start: %s", err->msg);
+	d->is_mark_ordered = false; /* the driver stays or ends by it; a next one is asked again */
+}
+
+static void head_done_cb(void *arg)
+{
+	((struct engine_dm *)arg)->is_head_over = true;
+}
+
+static void begin_head(struct engine_dm *d)
+{
+	struct headstart_opts o = {.loop = d->loop, .source = d->source, .dest_path = d->super.opts.dest_path,
+				   .size_bytes = d->super.opts.source.size_bytes, .region_bytes = d->super.dm_region_bytes,
+				   .limit_bytes = d->args->head_start_bytes, .limit_ms = d->args->head_start_ms, .rate_bps = d->args->rate_bps,
+				   .event_fn = d->event_fn, .done_fn = head_done_cb, .arg = d};
+	struct kedge_err err = {0};
+
+	o.bits = (struct uc_bits){.w = d->marks, .nr_bits = o.size_bytes / o.region_bytes};
+	__atomic_store_n(&d->share->dm.is_head_begun, 1, __ATOMIC_SEQ_CST);
+	if (headstart_start(&o, &d->head, &err) < 0) {
+		kedge_warn("no head start: %s", err.msg);
+		d->is_head_over = true;
+	} else if (load32(&d->share->dm.phase) != DM_PHASE_HEAD_START) { /* the driver gave up meanwhile: it may have seen our lock free */
+		headstart_stop(d->head);
+	}
+}
+
+/* Copy once, whatever dies: one that was cut short is not begun again, for somebody waits for the device. */
+static void look_at_head(struct engine_dm *d)
+{
+	struct kedge_source_status ss = {0};
+
+	if (d->head)
+		__atomic_store_n(&d->share->dm.head_bytes, headstart_bytes(d->head), __ATOMIC_RELAXED);
+	if (load32(&d->share->dm.phase) != DM_PHASE_HEAD_START || d->close_fn)
+		return;
+	if (!d->head && !d->is_head_over && d->share->dm.is_head_begun)
+		d->is_head_over = true;
+	if (d->is_head_over) {
+		if (!d->is_mark_ordered && !d->order_fn) {
+			d->is_mark_ordered = true;
+			order(d, DM_ORDER_MARK, marked_cb, d);
+		}
+		return;
+	}
+	if (d->source)
+		d->source->ops->status(d->source, &ss);
+	if (!d->head && ss.state == KEDGE_SOURCE_UP)
+		begin_head(d);
+}
+
+static void look_cb(struct kedge_timer *t)
+{
+	struct engine_dm *d = kedge_container_of(t, struct engine_dm, look);
+
+	if (d->marks)
+		look_at_head(d);
+	if (d->prefetch && load32(&d->share->dm.is_windows))
+		prefetch_look(d->prefetch);
+	kedge_timer_start(d->loop, t, LOOK_MS);
+}
+
 static void dm_commit(struct engine *e, uclone_fn fn, void *arg)
 {
 	order(of(e), DM_ORDER_COMMIT, fn, arg);
@@ -221,11 +314,13 @@ static void close_cb(struct kedge_timer *t)
 	uclone_fn fn = d->close_fn;
 	void *arg = d->close_arg;
 
-	if (feed_nr_inflight(d->feed)) {
+	if (feed_nr_inflight(d->feed) || (d->head && !d->is_head_over)) {
 		kedge_timer_start(d->loop, t, POLL_MS);
 		return;
 	}
+	headstart_destroy(d->head);
 	feed_destroy(d->feed);
+	prefetch_destroy(d->prefetch);
 	free(d);
 	fn(arg, 0, NULL);
 }
@@ -235,6 +330,9 @@ static void dm_close(struct engine *e, uclone_fn fn, void *arg)
 	struct engine_dm *d = of(e);
 
 	kedge_timer_stop(d->loop, &d->poll);
+	kedge_timer_stop(d->loop, &d->look);
+	if (d->head)
+		headstart_stop(d->head);
 	d->close_fn = fn;
 	d->close_arg = arg;
 	d->poll.fn = close_cb;
@@ -347,18 +445,38 @@ static const struct engine_ops dm_ops = {
 	.close = dm_close,
 };
 
+static void *map_share(int fd, uint64_t start_bytes, uint64_t nr_bytes)
+{
+	void *p = mmap(NULL, nr_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)start_bytes);
+
+	kedge_assert(p != MAP_FAILED);
+	return p;
+}
+
 struct engine *engine_dm_create(struct kedge_loop *l, const struct uc_super *super, struct kedge_disk *dest, struct holder_share *share,
+				int share_fd, const struct kclone_args *args,
 				void (*event_fn)(void *arg, const char *name, const char *text), void *event_arg)
 {
 	struct engine_dm *d = calloc(1, sizeof *d);
+	uint64_t size_bytes = super->opts.source.size_bytes;
 
 	kedge_assert(d != NULL);
-	*d = (struct engine_dm){.super = *super, .loop = l, .dest = dest, .share = share, .event_fn = event_fn, .event_arg = event_arg};
+	*d = (struct engine_dm){.super = *super, .loop = l, .dest = dest, .share = share, .args = args, .event_fn = event_fn,
+				.event_arg = event_arg};
 	d->e.ops = &dm_ops;
 	d->e.stored = &d->super.opts;
-	d->feed = feed_create(super->opts.source.size_bytes, kedge_loop_defer_queue(l));
+	d->feed = feed_create(size_bytes, kedge_loop_defer_queue(l));
 	d->claims.ops = &claims_ops;
-	d->claims.size_bytes = super->opts.source.size_bytes;
+	d->claims.size_bytes = size_bytes;
 	d->poll.fn = poll_cb;
+	d->look.fn = look_cb;
+	if (args->head_start_bytes || args->head_start_ms)
+		d->marks = map_share(share_fd, share->marks_start_bytes, dm_clone_nr_regions(size_bytes, super->dm_region_bytes) / 64 * 8 + 8);
+	if (args->window_bytes) {
+		d->slots = map_share(share_fd, share->slots_start_bytes, (uint64_t)DM_NR_SLOTS * DM_SLOT_BYTES);
+		d->prefetch = prefetch_create(&share->dm, d->slots, size_bytes, d->feed);
+	}
+	if (d->marks || d->slots)
+		kedge_timer_start(l, &d->look, LOOK_MS);
 	return &d->e;
 }

@@ -73,8 +73,22 @@ int holder_run(const struct holder_opts *opts);
 
 /* Of a kernel clone: between its driver and its worker. Words are written whole; what belongs together is written before the word that
  * tells of it. */
-enum dm_phase { DM_PHASE_NONE, DM_PHASE_LIVE, DM_PHASE_ALONE, DM_PHASE_FAILED, DM_PHASE_ABORTED };
-enum dm_order { DM_ORDER_NONE, DM_ORDER_COMMIT, DM_ORDER_FINISH, DM_ORDER_ABORT };
+enum dm_phase {
+	DM_PHASE_NONE, DM_PHASE_LIVE, DM_PHASE_ALONE, DM_PHASE_FAILED, DM_PHASE_ABORTED,
+	DM_PHASE_HEAD_START, /* nobody has the device: the worker may copy straight to the destination, then it orders MARK */
+	DM_PHASE_MARKING,    /* no copy may begin any more */
+};
+enum dm_order { DM_ORDER_NONE, DM_ORDER_COMMIT, DM_ORDER_FINISH, DM_ORDER_ABORT, DM_ORDER_MARK };
+
+/* A piece of the source that the driver asks the worker for, in memory of its own behind the marks. It is there when done_nr is ask_nr. */
+#define DM_NR_SLOTS 3u
+#define DM_SLOT_BYTES (4u << 20)
+struct dm_slot {
+	uint64_t ask_nr, start_bytes, nr_bytes; /* the driver's */
+	uint64_t done_nr;                       /* the worker's, written last */
+	int32_t res;
+};
+
 struct dm_share {
 	/* the driver's */
 	uint32_t phase, gov_phase;
@@ -87,9 +101,16 @@ struct dm_share {
 	uint64_t answer_nr; /* the order that the answer is for */
 	int32_t answer_code;
 	char answer_text[320];
+	uint64_t marked_bytes; /* by a head start */
+	uint32_t is_windows;   /* it writes in quiesce windows, and asks for the source by slots */
+	uint32_t window_max_us; /* the longest that a window held the workload's I/O */
+	uint64_t nr_windows, windows_bytes;
 	/* the worker's */
 	uint32_t is_wanted, order; /* hydration; enum dm_order */
 	uint64_t limit_bps, order_nr;
+	uint32_t is_head_begun; /* a head start, by this or an earlier worker: there is one */
+	uint64_t head_bytes;    /* copied by it */
+	struct dm_slot slots[DM_NR_SLOTS];
 };
 
 /* The first page of the shared memory: facts that workers read and the holder writes (or the other way round where said). */
@@ -107,7 +128,9 @@ struct holder_share {
 	uint32_t is_top;  /* holder: as in its options */
 	uint32_t mode, uid, gid; /* worker: permissions and owner of the FUSE file; the holder begins with its own and 0600 */
 	struct dm_share dm;
-	uint64_t marks_start_bytes, marks_bytes; /* the engine's marks in this memory (uclone_env.marks) */
+	uint64_t marks_start_bytes, marks_bytes; /* the engine's marks in this memory (uclone_env.marks); of a kernel clone a bit a
+						  * region: copied by a head start */
+	uint64_t slots_start_bytes;              /* kernel clone: DM_NR_SLOTS pieces of DM_SLOT_BYTES */
 };
 
 /* fuse.c: descriptor and share as handed over by the holder. */

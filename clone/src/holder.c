@@ -147,9 +147,10 @@ static int mount_fuse(struct holder *h, struct kedge_err *err)
 static int make_share(struct holder *h, struct kedge_err *err)
 {
 	int fd = memfd_create("kclone-requests", MFD_CLOEXEC);
-	uint64_t marks_bytes = uclone_marks_bytes(h->o->size_bytes);
+	uint64_t marks_bytes = uclone_marks_bytes(h->o->size_bytes), slots_start = FUSE_SHARE_BYTES + kedge_round_up(marks_bytes, 4096);
+	uint64_t slots_bytes = h->o->is_dm ? (uint64_t)DM_NR_SLOTS * DM_SLOT_BYTES : 0;
 
-	if (fd < 0 || ftruncate(fd, (off_t)(FUSE_SHARE_BYTES + marks_bytes)) < 0)
+	if (fd < 0 || ftruncate(fd, (off_t)(slots_start + slots_bytes)) < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "cannot make shared memory: %s", strerror(errno));
 	h->fds[1] = raise_fd(fd);
 	h->share = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, h->fds[1], 0);
@@ -165,6 +166,7 @@ static int make_share(struct holder *h, struct kedge_err *err)
 	h->share->gid = getegid();
 	h->share->marks_start_bytes = FUSE_SHARE_BYTES;
 	h->share->marks_bytes = marks_bytes;
+	h->share->slots_start_bytes = slots_start;
 	snprintf(h->share->fuse_path, sizeof h->share->fuse_path, "%s", h->fuse_path);
 	return 0;
 }

@@ -27,6 +27,9 @@ struct kclone_args {
 	bool has_io_timeout;
 	uint32_t io_timeout_ms;
 	bool is_block, is_no_attach, is_no_hydrate, is_top_never, is_json;
+	uint64_t head_start_bytes; /* at most so much, or for so long; both 0: no head start */
+	unsigned head_start_ms;
+	uint32_t window_bytes; /* 0: no quiesce windows */
 };
 
 int cmd_create(const struct kclone_args *a);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dm_table.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
 #include "kedge/log.h"
@@ -21,7 +22,7 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_HEAD_START, OPT_WINDOWS, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -53,6 +54,8 @@ static const struct opt_row opt_rows[] = {
 	{OPT_TIMEOUT, "timeout", "MS", "deadline of the command"},
 	{OPT_ENGINE, "engine", "NAME", "user (default), dm (the kernel's dm-clone), or auto: dm where the kernel has it"},
 	{OPT_REGION, "region", "BYTES", "engine dm: unit that the kernel copies, a power of two (default 64K)"},
+	{OPT_HEAD_START, "head-start", "LIMIT", "engine dm: copy before the device is there, at most so many bytes or so long (3s, 500ms)"},
+	{OPT_WINDOWS, "windows", "BYTES", "engine dm: hydrate in moments in which the workload's I/O waits, so much in each (1M)"},
 	{OPT_JSON, "json", NULL, "for programs"},
 };
 
@@ -69,7 +72,8 @@ static const struct verb verbs[] = {
 		 B(ENGINE) | B(REGION) | B(TIMEOUT),
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
-	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT),
+	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT) |
+		 B(HEAD_START) | B(WINDOWS),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
 	{"check", "verify the metadata of a clone that is not served", B(META), B(META)},
@@ -122,6 +126,22 @@ static int take_number(const char *text, uint64_t max, uint64_t *ret)
 	return 0;
 }
 
+/* Bytes, or a time: a number that ends in "s" or "ms". */
+static int take_head_start(struct kclone_args *a, const char *text)
+{
+	unsigned long n;
+	char unit[3];
+	int used = 0;
+
+	a->head_start_bytes = a->head_start_ms = 0;
+	if (sscanf(text, "%6lu%2[ms]%n", &n, unit, &used) == 2 && text[used] == 0 && text[0] != '-' &&
+	    (strcmp(unit, "s") == 0 || strcmp(unit, "ms") == 0)) {
+		a->head_start_ms = (unsigned)n * (unit[0] == 's' ? 1000 : 1);
+		return n ? 0 : -EINVAL;
+	}
+	return take_number(text, INT64_MAX, &a->head_start_bytes);
+}
+
 static int take_option(struct kclone_args *a, int c, const char *arg)
 {
 	uint64_t v = 0;
@@ -155,6 +175,13 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 	case OPT_REGION:
 		r = take_number(arg, 1u << 30, &v);
 		a->region_bytes = (uint32_t)v;
+		break;
+	case OPT_HEAD_START: r = take_head_start(a, arg); break;
+	case OPT_WINDOWS:
+		r = take_number(arg, DM_SLOT_BYTES, &v);
+		if (r == 0 && (v < DM_REGION_MIN_BYTES || v & (v - 1)))
+			r = -EINVAL;
+		a->window_bytes = (uint32_t)v;
 		break;
 	case OPT_JSON: a->is_json = true; break;
 	case OPT_SIZE: r = take_number(arg, 16ull << 40, &a->size_bytes); break;

@@ -34,6 +34,7 @@ struct uc_super {
 	/* engine=dm; 0: the user engine. Such a superblock carries an incompat flag. */
 	uint32_t dm_region_bytes;
 	bool dm_was_written;     /* the workload wrote, or may have */
+	bool dm_is_marked;       /* a head start marked regions, or began to, before the workload had the device */
 	uint64_t dm_nr_seen; /* so many regions were hydrated and committed at the last look: fewer means an older copy */
 };
 

@@ -168,7 +168,7 @@ static int open_kernel(struct worker *w, struct kedge_err *err)
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "a kernel clone is served by kclone serve");
 	r = kedge_disk_open(w->loop, rec.super.opts.dest_path, KEDGE_DISK_RDONLY, &w->files.dest, err);
 	if (r == 0)
-		w->e = engine_dm_create(w->loop, &rec.super, w->files.dest, w->share, worker_event, w);
+		w->e = engine_dm_create(w->loop, &rec.super, w->files.dest, w->share, HOLDER_FD_SHARE, w->args, worker_event, w);
 	return r;
 }
 

@@ -17,11 +17,23 @@ static json_t *text_or_null(const char *t)
 	return t && t[0] ? json_string(t) : json_null();
 }
 
+static const char *head_start_name(const struct dm_share *m)
+{
+	if (m->phase == DM_PHASE_HEAD_START)
+		return m->is_head_begun ? "copying" : "waiting";
+	if (m->phase == DM_PHASE_MARKING)
+		return "marking";
+	return m->is_head_begun ? "over" : "none";
+}
+
 static json_t *kernel_status(const struct dm_share *m)
 {
-	return json_pack("{s:I,s:I,s:I,s:s,s:I,s:I}", "regions", (json_int_t)m->nr_regions, "hydrated", (json_int_t)m->nr_hydrated,
+	return json_pack("{s:I,s:I,s:I,s:s,s:I,s:I,s:{s:s,s:I,s:I},s:{s:b,s:I,s:I,s:I}}", "regions", (json_int_t)m->nr_regions, "hydrated", (json_int_t)m->nr_hydrated,
 			 "hydrating", (json_int_t)m->nr_hydrating, "governor", gov_phase_name((enum gov_phase)m->gov_phase), "dose_bps",
-			 (json_int_t)m->dose_bps, "foreground_percent", (json_int_t)m->speed_percent);
+			 (json_int_t)m->dose_bps, "foreground_percent", (json_int_t)m->speed_percent, "head_start", "state",
+			 head_start_name(m), "copied_bytes", (json_int_t)m->head_bytes, "marked_bytes", (json_int_t)m->marked_bytes, "windows",
+			 "on", (int)m->is_windows, "nr", (json_int_t)m->nr_windows, "bytes", (json_int_t)m->windows_bytes, "max_us",
+			 (json_int_t)m->window_max_us);
 }
 
 json_t *worker_status(struct worker *w)

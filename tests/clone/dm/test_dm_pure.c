@@ -88,9 +88,12 @@ static void test_geometry(void **state)
 #define NR_BLOCKS 8u
 static uint8_t disk[NR_BLOCKS][4096];
 
+static unsigned nr_reads;
+
 static int read_cb(void *arg, uint64_t nr, uint8_t buf[4096])
 {
 	(void)arg;
+	nr_reads++;
 	if (nr >= NR_BLOCKS)
 		return -ENODATA;
 	memcpy(buf, disk[nr], 4096);
@@ -180,6 +183,99 @@ static void test_bitmap_damage(void **state)
 	kedge_put_le32(disk[3] + 20, 300);
 	seal(3, 121107);
 	assert_int_equal(dm_clone_bitmap_count(read_cb, NULL, SIZE_BYTES, 65536, &nr), KEDGE_E_META_CORRUPT);
+}
+
+/* ---- a part of it ---- */
+
+#define ARRAY_REGIONS (509ull * 64)
+#define BIG_REGIONS (2 * ARRAY_REGIONS + 100)
+
+static void put_node(unsigned nr, uint32_t flags, uint32_t n, uint64_t key_a, uint64_t value_a, uint64_t key_b, uint64_t value_b)
+{
+	kedge_put_le32(disk[nr] + 4, flags);
+	kedge_put_le64(disk[nr] + 8, nr);
+	kedge_put_le32(disk[nr] + 16, n);
+	kedge_put_le32(disk[nr] + 20, 252);
+	kedge_put_le32(disk[nr] + 24, 8);
+	kedge_put_le64(disk[nr] + 32, key_a);
+	kedge_put_le64(disk[nr] + 32 + 252 * 8, value_a);
+	kedge_put_le64(disk[nr] + 40, key_b);
+	kedge_put_le64(disk[nr] + 40 + 252 * 8, value_b);
+	seal(nr, 121107);
+}
+
+/* An inner node over two leaves over three array blocks; in each block the first and the last bit that counts. */
+static void make_big(void)
+{
+	memset(disk, 0, sizeof disk);
+	kedge_put_le64(disk[0] + 32, 0x8af27f64);
+	kedge_put_le32(disk[0] + 40, 1);
+	kedge_put_le64(disk[0] + 172, 128);
+	kedge_put_le64(disk[0] + 180, BIG_REGIONS * 128);
+	kedge_put_le64(disk[0] + 188, 1);
+	seal(0, 257649492);
+	put_node(1, 1, 2, 0, 2, 2, 3);
+	put_node(2, 2, 2, 0, 5, 1, 6);
+	put_node(3, 2, 1, 2, 7, 0, 0);
+	for (unsigned nr = 5; nr < 8; nr++) {
+		unsigned words = nr == 7 ? 2 : 509;
+		kedge_put_le32(disk[nr] + 4, 509);
+		kedge_put_le32(disk[nr] + 8, words);
+		kedge_put_le32(disk[nr] + 12, 8);
+		kedge_put_le64(disk[nr] + 16, nr);
+		disk[nr][24] = 1;
+		disk[nr][24 + (words - 1) * 8 + (nr == 7 ? 4 : 7)] = nr == 7 ? 8 : 128; /* region 99 of the last, bit 63 */
+		seal(nr, 595846735);
+	}
+}
+
+struct part {
+	uint64_t nr_bits, first, end; /* of the words that came */
+};
+
+static void part_cb(void *arg, uint64_t first_region, uint64_t bits)
+{
+	struct part *p = arg;
+
+	if (p->end == 0)
+		p->first = first_region;
+	else
+		assert_int_equal(first_region, p->end);
+	p->end = first_region + 64;
+	p->nr_bits += (uint64_t)__builtin_popcountll(bits);
+}
+
+static void test_bitmap_range(void **state)
+{
+	static const struct { uint64_t from, end, nr_bits, nr_reads; } rows[] = {
+		{0, BIG_REGIONS, 6, 7},
+		{0, UINT64_MAX, 6, 7},
+		{0, 1, 1, 4},
+		{64, 128, 0, 4},
+		{ARRAY_REGIONS - 1, ARRAY_REGIONS, 1, 4},
+		{ARRAY_REGIONS - 1, ARRAY_REGIONS + 1, 2, 5},
+		{ARRAY_REGIONS, ARRAY_REGIONS + 64, 1, 4},
+		{2 * ARRAY_REGIONS - 64, 2 * ARRAY_REGIONS + 1, 2, 6},
+		{BIG_REGIONS - 1, BIG_REGIONS, 1, 4},
+	};
+	struct part p;
+
+	(void)state;
+	make_big();
+	for (size_t i = 0; i < KEDGE_ARRAY_LEN(rows); i++) {
+		p = (struct part){0};
+		nr_reads = 0;
+		assert_int_equal(dm_clone_bitmap_read_range(read_cb, NULL, BIG_REGIONS * 65536, 65536, rows[i].from, rows[i].end, part_cb, &p), 0);
+		assert_int_equal(p.first, rows[i].from / 64 * 64);
+		assert_true(p.end >= kedge_min_u64(rows[i].end, BIG_REGIONS));
+		assert_int_equal(p.nr_bits, rows[i].nr_bits);
+		assert_int_equal(nr_reads, rows[i].nr_reads);
+	}
+	put_node(2, 2, 2, 1, 6, 0, 5); /* keys out of order */
+	assert_int_equal(dm_clone_bitmap_read_range(read_cb, NULL, BIG_REGIONS * 65536, 65536, 0, 64, part_cb, &p), KEDGE_E_META_CORRUPT);
+	put_node(2, 2, 1, 0, 5, 0, 0); /* the block that is wanted is not there */
+	assert_int_equal(dm_clone_bitmap_read_range(read_cb, NULL, BIG_REGIONS * 65536, 65536, ARRAY_REGIONS, ARRAY_REGIONS + 64, part_cb, &p),
+			 KEDGE_E_META_CORRUPT);
 }
 
 /* ---- the governor, against a model of kernel and workload ---- */
@@ -554,7 +650,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_params),	       cmocka_unit_test(test_status),	     cmocka_unit_test(test_geometry),
-		cmocka_unit_test(test_bitmap),	       cmocka_unit_test(test_bitmap_damage), cmocka_unit_test(test_governor_idle),
+		cmocka_unit_test(test_bitmap),	       cmocka_unit_test(test_bitmap_damage), cmocka_unit_test(test_bitmap_range), cmocka_unit_test(test_governor_idle),
 		cmocka_unit_test(test_governor_busy),  cmocka_unit_test(test_governor_slow_disk), cmocka_unit_test(test_governor_limit), cmocka_unit_test(test_governor_dead_source),
 		cmocka_unit_test(test_governor_off),   cmocka_unit_test(test_feed),
 		cmocka_unit_test(test_feed_random),
