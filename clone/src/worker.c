@@ -64,6 +64,8 @@ static void protect(void)
 	/* we are part of the write-back path of the volume: our allocations must not wait for it */
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 #endif
+	/* program and libraries whole, of what comes later what has been touched: the bitmaps of a large volume are mostly holes, and
+	 * locked whole they are gigabytes */
 	mlockall(MCL_CURRENT);
 }
 
@@ -186,8 +188,10 @@ static int start_signals(struct worker *w)
 static int start(struct worker *w, struct kedge_err *err)
 {
 	const struct kclone_args *a = w->args;
-	int r = kedge_loop_create(256, &w->loop, err);
+	int r;
 
+	protect();
+	r = kedge_loop_create(256, &w->loop, err);
 	if (r < 0)
 		return r;
 	if (has_fd(w, HOLDER_FD_SHARE)) {
@@ -209,7 +213,7 @@ static int start(struct worker *w, struct kedge_err *err)
 		r = start_fronts(w, err);
 	if (r < 0)
 		return kedge_err_set(err, r, KEDGE_SIDE_NONE, "cannot start serving: %s", kedge_err_text(r));
-	protect();
+	mlockall(MCL_CURRENT | MCL_ONFAULT);
 	if (has_fd(w, HOLDER_FD_READY)) {
 		if (write(HOLDER_FD_READY, "r", 1) != 1)
 			kedge_warn("the holder does not listen");
