@@ -4,7 +4,7 @@
  *
  * Owns. The disks and the locks, in a struct clone_files.
  *
- * Locks. META.seen first, META second (kclone.h).
+ * Locks. META.seen first, META second, the destination third (kclone.h).
  *
  * Crash. Nothing is written here; flock(2) ends with the process.
  */
@@ -98,6 +98,15 @@ static int busy(struct kedge_err *err, int r, const char *meta)
 			     "%s is in use by another kclone: ask that one through its control socket", meta);
 }
 
+/* A worker's predecessor is dead, and nobody else may come between: what is still held is the kernel's, however long a sick disk takes. So
+ * this is no verdict, and the holder tries again. */
+static int busy_for(enum clone_open how, struct kedge_err *err, int r, const char *path)
+{
+	if (how == CLONE_OPEN_WORKER && r == -EWOULDBLOCK)
+		return kedge_err_set(err, -EBUSY, KEDGE_SIDE_NONE, "operations of the worker before on %s have not ended yet", path);
+	return busy(err, r, path);
+}
+
 static int lock_service(struct clone_files *f, const char *meta, const char *seen, enum clone_open how, struct kedge_err *err)
 {
 	int r;
@@ -150,7 +159,7 @@ int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how
 		 * operations the kernel has not let go of yet. */
 		r = lock(kedge_disk_fd(f->meta), how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX, LOCK_META_MS);
 		if (r < 0)
-			busy(err, r, meta);
+			busy_for(how, err, r, meta);
 	}
 	if (r == 0)
 		r = kedge_disk_open(l, seen, flags, &f->seen, err);
@@ -244,6 +253,26 @@ bool clone_is_dm(const char *meta)
 	return is_dm;
 }
 
+/* A device that is opened exclusively belongs to its last user until that one's operations have ended, too. */
+static int open_exclusively(struct clone_files *f, const char *path, struct kedge_err *err)
+{
+	uint64_t deadline_ns = kedge_clock_ns() + LOCK_META_MS * 1000000ull;
+	const struct timespec pause = {.tv_nsec = LOCK_POLL_MS * 1000000};
+	struct kedge_err last;
+	int r;
+
+	for (;;) {
+		last = (struct kedge_err){0};
+		r = kedge_disk_open(f->loop, path, KEDGE_DISK_EXCL, &f->dest, &last);
+		if (r != -EBUSY || kedge_clock_ns() >= deadline_ns)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (r < 0)
+		*err = last;
+	return r;
+}
+
 int clone_files_open_dest(struct clone_files *f, struct kedge_err *err)
 {
 	struct uc_super s;
@@ -251,8 +280,15 @@ int clone_files_open_dest(struct clone_files *f, struct kedge_err *err)
 
 	if (r < 0)
 		return r;
-	r = kedge_disk_open(f->loop, s.opts.dest_path, KEDGE_DISK_EXCL, &f->dest, err);
+	r = open_exclusively(f, s.opts.dest_path, err);
+	if (r == 0) {
+		/* A killed worker's write may be on its way to the disk still, and would land on ours. It holds the file open, and so the
+		 * lock, until it has ended. */
+		r = lock(kedge_disk_fd(f->dest), LOCK_EX, LOCK_META_MS);
+		if (r < 0)
+			busy_for(f->service_fd < 0 ? CLONE_OPEN_WORKER : CLONE_OPEN_SERVE, err, r, s.opts.dest_path);
+	}
 	if (r < 0)
 		kedge_err_prefix(err, "destination");
-	return r;
+	return r < 0 ? err->code : 0;
 }

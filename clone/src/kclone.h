@@ -45,8 +45,9 @@ int cmd_abort(const struct kclone_args *a);
 int cmd_control(const struct kclone_args *a, const char *cmd);
 
 /* ---- clone_files.c: the files of a clone ----
- * Two locks (flock): META.seen by whoever is responsible for the clone (a holder for its whole life, shared by verbs that
- * only read), META by the one process that has it open (a worker). So a reader never stands in the way of a next worker. */
+ * Three locks (flock): META.seen by whoever is responsible for the clone (a holder for its whole life, shared by verbs that
+ * only read), META and then the destination by the one process that has them open (a worker). So a reader never stands in the way of a
+ * next worker, and a next worker waits for what the kernel still does for a killed one. */
 struct clone_files {
 	struct kedge_loop *loop;
 	struct kedge_disk *meta, *seen, *dest;
