@@ -347,6 +347,8 @@ static int read_range(struct uc_work *w, uint64_t start, uint64_t end, uint8_t *
 {
 	struct uclone *u = w->u;
 
+	if (u->is_failed_before && u->is_passthrough)
+		return -EIO; /* any of it may be what the failed flush lost */
 	while (start < end) {
 		uint64_t n;
 		enum uclone_block_kind kind = uclone_map(u, start, end - start, &n);

@@ -253,6 +253,21 @@ static void opened_super(void *arg, int res, const struct kedge_err *err)
 	end(o);
 }
 
+/* The worker before met a failed flush or metadata write. Nothing is written any more; what the workload wrote may be lost or not, and
+ * is shown as neither. */
+static void begin_failed(struct opening *o)
+{
+	struct uclone *u = o->u;
+
+	u->is_failed = u->is_failed_before = true;
+	kedge_err_set(&u->failure, KEDGE_E_FAILED, KEDGE_SIDE_METADATA,
+		      "a flush or a write of metadata failed in an earlier worker; the clone has stopped taking writes until it is served anew");
+	for (uint64_t b = 0; !u->is_passthrough && (b = uc_bits_find(&u->written, b, u->nr_blocks, true)) < u->nr_blocks; b++)
+		uc_bit_set(&u->unc_now, b);
+	uc_event(u, "failed", "%s", u->failure.msg);
+	end(o);
+}
+
 /* Count this open, durably, before anything is served. */
 static void begin_session(struct opening *o)
 {
@@ -274,7 +289,10 @@ static void begin_session(struct opening *o)
 	u->is_passthrough = u->super.state == UCLONE_HYDRATED;
 	if (!u->is_passthrough)
 		uc_marks_take(u);
-	uc_begin_session(u, o->nr_promoted > 0, opened_super, o);
+	if (uc_marks_has_failed(u))
+		begin_failed(o);
+	else
+		uc_begin_session(u, o->nr_promoted > 0, opened_super, o);
 }
 
 static void report_facts(struct opening *o)

@@ -224,7 +224,9 @@ static int start(struct worker *w, struct kedge_err *err)
 	w->e->ops->status(w->e, &s);
 	w->is_hydrated = s.here_bytes == s.size_bytes;
 	bool is_recalled = worker_recall_source(w);
-	if (s.state == UCLONE_LIVE && (is_recalled || !a->is_no_attach)) {
+	/* FAILED: blocks that live on the source are read from there all the same */
+	bool needs_source = s.state == UCLONE_LIVE || (s.state == UCLONE_FAILED && !w->is_hydrated);
+	if (needs_source && (is_recalled || !a->is_no_attach)) {
 		struct kedge_err source_err = {0};
 		w->is_hydrate_wanted = !a->is_no_hydrate;
 		if (worker_open_source(w, &source_err) < 0)

@@ -27,7 +27,7 @@ enum uclone_state {
 	UCLONE_LIVE,     /* serving; blocks may still be at the source only */
 	UCLONE_HYDRATED, /* durable: every block is here, verified, the source is not needed any more (passthrough) */
 	UCLONE_ABORTED,  /* durable: given up before anything was written; will never serve again */
-	UCLONE_FAILED,   /* in memory only: a flush or metadata write failed; fail-stop until opened anew */
+	UCLONE_FAILED,   /* in memory only: a flush or metadata write failed; fail-stop until opened anew, without the marks of before */
 };
 const char *uclone_state_name(enum uclone_state s);
 
@@ -70,7 +70,7 @@ struct uclone_env {
 	/* Memory of uclone_marks_bytes() that outlives the process which serves, zeroes at first; NULL: none. A block that a change of the
 	 * workload made part of the destination is marked here before the change is answered. Whoever opens the clone next with this
 	 * memory takes marked blocks as written, so that a worker may die unseen: to those above it no power was cut, and what
-	 * was answered stays, flushed or not. */
+	 * was answered stays, flushed or not. A failure stays as well: the next worker opens the clone FAILED. */
 	void *marks;
 	/* One line for each thing an operator should know; may be NULL. */
 	void (*event_fn)(void *arg, const char *name, const char *text);
