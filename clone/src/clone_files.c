@@ -214,9 +214,9 @@ static int choose(const uint8_t *buf, struct uc_super *ret_super)
 
 int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct kedge_err *err)
 {
+	static const uint64_t slots[] = {UC_SUPER_A_BYTES, UC_SUPER_B_BYTES};
 	uint8_t *buf = kedge_buf_alloc(UC_MAP_START_BYTES);
-	struct peek p = {.io = {.op = KEDGE_DISK_READ, .nr_bytes = UC_MAP_START_BYTES, .buf = buf, .fn = peek_cb}};
-	int r;
+	int r = 0, res = 0;
 
 	if (!buf)
 		return kedge_err_set(err, -ENOMEM, KEDGE_SIDE_METADATA, "no memory");
@@ -225,17 +225,22 @@ int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct k
 		return kedge_err_set(err, f->meta->size_bytes ? KEDGE_E_META_CORRUPT : KEDGE_E_META_ZEROED, KEDGE_SIDE_METADATA,
 				     "the metadata file is too short to be one");
 	}
-	kedge_disk_submit(f->meta, &p.io);
-	r = kclone_wait_for(f->loop, &p.wait, NULL);
-	if (r < 0) {
-		kedge_err_set(err, r, KEDGE_SIDE_METADATA, "cannot read the metadata: %s", kedge_err_text(r));
-	} else {
-		r = choose(buf, ret_super);
-		if (r < 0)
-			kedge_err_set(err, r, KEDGE_SIDE_METADATA, "no superblock is valid: %s", kedge_err_text(r));
+	for (size_t i = 0; i < KEDGE_ARRAY_LEN(slots); i++) {
+		struct peek p = {.io = {.op = KEDGE_DISK_READ, .start_bytes = slots[i], .nr_bytes = UC_SUPER_BYTES, .buf = buf + slots[i], .fn = peek_cb}};
+		kedge_disk_submit(f->meta, &p.io);
+		r = kclone_wait_for(f->loop, &p.wait, NULL);
+		if (r < 0) { /* one of the two is enough */
+			memset(buf + slots[i], 0xff, UC_SUPER_BYTES);
+			res = r;
+		}
 	}
+	r = choose(buf, ret_super);
+	if (r < 0 && res < 0)
+		kedge_err_set(err, res, KEDGE_SIDE_METADATA, "cannot read the metadata: %s", kedge_err_text(res));
+	else if (r < 0)
+		kedge_err_set(err, r, KEDGE_SIDE_METADATA, "no superblock is valid: %s", kedge_err_text(r));
 	kedge_buf_free(buf);
-	return r;
+	return r < 0 && res < 0 ? res : r;
 }
 
 bool clone_is_dm(const char *meta)

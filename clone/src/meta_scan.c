@@ -82,10 +82,11 @@ int meta_scan(struct clone_files *f, struct uclone_create_opts *ret_opts, struct
 		r = kedge_err_set(err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_METADATA, "the metadata file is shorter than its volume needs");
 	for (uint64_t page = 0; page < nr_pages && r == 0; page += n) {
 		n = kedge_min_u64(nr_pages - page, CHUNK_PAGES);
-		r = read_pages(f, page, n, buf);
-		if (r < 0)
-			kedge_err_set(err, r, KEDGE_SIDE_METADATA, "cannot read the metadata: %s", kedge_err_text(r));
-		for (uint64_t i = 0; i < n * UC_PAGE_SECTORS && r == 0; i++)
+		int read_res = read_pages(f, page, n, buf);
+		for (uint64_t i = 0; read_res < 0 && i < n; i++) /* a page that cannot be read is unknown, and takes no other with it */
+			if (read_pages(f, page + i, 1, buf + i * UC_PAGE) < 0)
+				memset(buf + i * UC_PAGE, 0xff, UC_PAGE);
+		for (uint64_t i = 0; i < n * UC_PAGE_SECTORS; i++)
 			count_sector(&super, page * UC_PAGE_SECTORS + i, buf + i * UC_SECTOR, &s);
 	}
 	kedge_buf_free(buf);

@@ -83,7 +83,8 @@ uint64_t uc_marks_take(struct uclone *u)
 	for (uint64_t p = 0; (p = uc_bits_find(&summary, p, summary.nr_bits, true)) < summary.nr_bits; p++) {
 		uint64_t end = kedge_min_u64((p + 1) * MARKS_PAGE_BLOCKS, u->nr_blocks);
 		for (uint64_t b = p * MARKS_PAGE_BLOCKS; (b = uc_bits_find(&marks, b, end, true)) < end; b++) {
-			if (uc_bit(&u->valid, b) && uc_bit(&u->written, b))
+			/* where the metadata is lost a mark helps nobody, and its page must stay as it is: it may come back */
+			if (uc_is_unknown(u, b, b + 1) || (uc_bit(&u->valid, b) && uc_bit(&u->written, b)))
 				continue;
 			uc_mark_here(u, b, b + 1, true);
 			nr++;
