@@ -38,6 +38,8 @@ int cmd_driver(const struct kclone_args *a);
 /* What engine this host gets, and why. */
 int cmd_doctor(const struct kclone_args *a);
 int cmd_status(const struct kclone_args *a);
+/* Every run of bytes and where it lives. */
+int cmd_map(const struct kclone_args *a);
 int cmd_check(const struct kclone_args *a);
 /* abort without a running process */
 int cmd_abort(const struct kclone_args *a);
@@ -92,7 +94,9 @@ int kclone_wait_for(struct kedge_loop *l, struct kclone_wait *w, struct kedge_er
 int kclone_fail(const struct kedge_err *err);
 
 /* ---- meta_scan.c: what the metadata of a clone that nobody serves says ---- */
+/* run_fn may be NULL: what is where, piece by piece, in order. */
 int meta_scan(struct clone_files *f, struct uclone_create_opts *ret_opts, struct uclone_status *ret_status,
+	      void (*run_fn)(void *arg, uint64_t start_bytes, uint64_t nr_bytes, enum uclone_block_kind kind), void *arg,
 	      struct kedge_err *err);
 
 /* ---- source_absent.c ---- */
@@ -118,6 +122,8 @@ struct kedge_loop *worker_loop(struct worker *w);
 json_t *worker_status(struct worker *w);
 /* The status object of a clone that nobody serves. */
 json_t *status_json(const struct uclone_create_opts *o, const struct uclone_status *s);
+/* Where the process listens that serves this clone, as it left it in META.run. */
+bool kclone_find_control(const char *meta, char *out, size_t out_max);
 /* For people. */
 void status_print(const json_t *status);
 

@@ -71,6 +71,7 @@ static const struct verb verbs[] = {
 	 B(META) | B(FUSE) | B(BLOCK) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
+	{"map", "say of every run of bytes where it lives", B(META) | B(CONTROL) | B(JSON), 0},
 	{"check", "verify the metadata of a clone that is not served", B(META), B(META)},
 	{"attach", "connect to the source", B(CONTROL) | B(META) | B(URL) | B(CHAP_FILE) | B(TIMEOUT), 0},
 	{"hydrate", "begin to hydrate", B(CONTROL) | B(META), 0},
@@ -199,6 +200,8 @@ static int run(const struct verb *v, const struct kclone_args *a, char **argv)
 		return usage(v->name, "needs --control SOCKET or --meta PATH", v->name);
 	if (strcmp(v->name, "status") == 0)
 		return cmd_status(a);
+	if (strcmp(v->name, "map") == 0)
+		return cmd_map(a);
 	if (strcmp(v->name, "abort") == 0 && !a->control)
 		return cmd_abort(a);
 	return cmd_control(a, v->name);

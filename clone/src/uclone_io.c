@@ -89,7 +89,10 @@ void uc_heal_bad(struct uclone *u, uint64_t first, uint64_t end)
 		struct uc_bad *b = *p;
 		if (b->first >= end || first >= b->end) {
 			p = &b->next;
-		} else if (b->first < first && end < b->end) {
+			continue;
+		}
+		u->counters.nr_bad_changes++;
+		if (b->first < first && end < b->end) {
 			struct uc_bad *tail = malloc(sizeof *tail);
 			kedge_assert(tail != NULL);
 			*tail = (struct uc_bad){.first = end, .end = b->end, .next = b->next};

@@ -53,7 +53,11 @@ static void tick_cb(struct kedge_timer *t)
 {
 	struct worker *w = kedge_container_of(t, struct worker, tick);
 
+	struct uclone_status s;
+
 	w->e->ops->tick(w->e);
+	w->e->ops->status(w->e, &s);
+	worker_note_bad(w, &s);
 	worker_steer(w);
 	kedge_timer_start(w->loop, t, TICK_MS);
 }
@@ -247,7 +251,7 @@ static void end_operations(struct worker *w)
 
 int cmd_worker(const struct kclone_args *a)
 {
-	struct worker w = {.args = a, .sig_fd = -1, .files = {.service_fd = -1}};
+	struct worker w = {.args = a, .sig_fd = -1, .nr_bad_noted = UINT64_MAX, .files = {.service_fd = -1}};
 	struct kedge_err err = {0};
 	int r;
 

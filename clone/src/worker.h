@@ -5,7 +5,7 @@
 /*
  * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
  * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_status.c what it
- * says of itself, worker_stop.c the end.
+ * says of itself, worker_map.c what lives where, worker_stop.c the end.
  */
 
 #include <signal.h>
@@ -52,6 +52,8 @@ struct worker {
 	enum verify_state verify;
 	struct kedge_err verify_err;
 
+	uint64_t nr_bad_noted, bad_noted_ns; /* META.bad */
+
 	struct control_call *finish_call;
 	bool is_finishing, is_stopping;
 	int exit_code;
@@ -82,6 +84,11 @@ void worker_retire_hydrator(struct worker *w);
 int worker_verify(struct worker *w, struct kedge_err *err);
 int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err);
 void worker_set_paused(struct worker *w, bool is_paused);
+
+/* worker_map.c */
+void worker_map(struct worker *w, const json_t *args, struct control_call *call);
+/* Keep META.bad true; each tick. */
+void worker_note_bad(struct worker *w, const struct uclone_status *s);
 
 /* worker_finish.c */
 void worker_finish(struct worker *w, struct control_call *call);

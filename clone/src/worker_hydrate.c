@@ -9,6 +9,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "kedge/bytes.h"
 #include "kedge/log.h"
@@ -64,9 +65,16 @@ void worker_retry_cb(struct kedge_timer *t)
 	worker_hydrate(kedge_container_of(t, struct worker, retry));
 }
 
+static void hydrator_event(void *arg, const char *name, const char *text)
+{
+	/* said by the engine, the first of them; META.bad has them all */
+	if (strcmp(name, "SOURCE_BAD_RANGE") != 0)
+		worker_event(arg, name, text);
+}
+
 void worker_hydrate(struct worker *w)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = w->rate_bps, .event_fn = worker_event};
+	struct kcopy_hydrator_opts o = {.rate_bps = w->rate_bps, .event_fn = hydrator_event};
 	struct uclone_status s;
 	struct kedge_err err = {0};
 

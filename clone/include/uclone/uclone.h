@@ -121,8 +121,15 @@ uint64_t uclone_size_bytes(const struct uclone *u);
 struct kedge_claims *uclone_claims(struct uclone *u);
 
 enum uclone_block_kind { UCLONE_AT_SOURCE, UCLONE_HERE, UCLONE_WRITTEN, UCLONE_BAD, UCLONE_UNKNOWN };
+/* "source", "here", "written", "bad", "unknown" */
+const char *uclone_block_kind_name(enum uclone_block_kind k);
 /* The kind of the run of blocks that starts at start_bytes, and its length, at most max_bytes. */
 enum uclone_block_kind uclone_map(const struct uclone *u, uint64_t start_bytes, uint64_t max_bytes, uint64_t *ret_nr_bytes);
+
+/* The next range at or after from_bytes that the source cannot read. 0 or -ENODATA. */
+int uclone_next_bad(const struct uclone *u, uint64_t from_bytes, uint64_t *ret_start_bytes, uint64_t *ret_nr_bytes);
+/* Forget which ranges those are: they are offered to the hydrator again. */
+void uclone_forget_bad(struct uclone *u);
 
 struct uclone_status {
 	enum uclone_state state;
@@ -131,6 +138,7 @@ struct uclone_status {
 	uint64_t durable_bytes;     /* valid and committed: what progress counts */
 	uint64_t written_bytes;     /* changed by the workload */
 	uint64_t bad_bytes;         /* marked bad at the source */
+	uint64_t nr_bad_changes;    /* goes up whenever the bad ranges are others */
 	uint64_t unknown_bytes;     /* lost with a damaged metadata sector: EIO */
 	uint64_t nr_commits;
 	uint64_t generation;
