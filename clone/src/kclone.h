@@ -26,7 +26,7 @@ struct kclone_args {
 	unsigned nr_sessions, timeout_ms;
 	bool has_io_timeout;
 	uint32_t io_timeout_ms;
-	bool is_block, is_no_attach, is_no_hydrate, is_json;
+	bool is_block, is_no_attach, is_no_hydrate, is_urgent, is_json;
 };
 
 int cmd_create(const struct kclone_args *a);

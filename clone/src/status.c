@@ -65,7 +65,8 @@ void status_print(const json_t *s)
 	if (src)
 		printf("source     %s, %s %s\n", text(src, "state"), text(src, "url"), text(src, "error"));
 	if (hyd)
-		printf("hydration  %s, %s/s\n", text(hyd, "state"), kedge_size_format(number(hyd, "rate_bps"), a, sizeof a));
+		printf("hydration  %s, %s/s%s\n", text(hyd, "state"), kedge_size_format(number(hyd, "rate_bps"), a, sizeof a),
+		       json_is_true(json_object_get(hyd, "urgent")) ? ", urgent: the source has failed, no limit holds" : "");
 	const json_t *kernel = json_object_get(s, "kernel");
 	if (kernel)
 		printf("kernel     %" PRIu64 " of %" PRIu64 " regions, %" PRIu64 " under way, governor %s, foreground at %" PRIu64 " %%\n",

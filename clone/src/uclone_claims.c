@@ -315,8 +315,10 @@ static void claims_drop(struct kedge_claims *kc, struct kedge_claim *claim, int 
 	struct uclone *u = c->u;
 
 	kedge_assert(!c->is_filling);
-	if (res == KEDGE_E_SOURCE_MEDIUM)
+	if (res == KEDGE_E_SOURCE_MEDIUM) {
+		u->counters.nr_source_errors++;
 		add_bad(u, claim);
+	}
 	unlink_claim(c);
 	free(c);
 	uc_claims_wake(u);

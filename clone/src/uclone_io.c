@@ -213,6 +213,7 @@ static void child_source_cb(struct kedge_source_io *io, int res)
 	struct uc_child *c = kedge_container_of(io, struct uc_child, io.source);
 
 	c->work->u->counters.nr_waiting--;
+	c->work->u->counters.nr_source_errors += res == KEDGE_E_SOURCE_MEDIUM;
 	child_done(c, res);
 }
 

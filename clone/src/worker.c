@@ -58,6 +58,8 @@ static void tick_cb(struct kedge_timer *t)
 	w->e->ops->tick(w->e);
 	w->e->ops->status(w->e, &s);
 	worker_note_bad(w, &s);
+	if (s.nr_source_errors)
+		worker_make_urgent(w, "the source could not carry out a read");
 	worker_steer(w);
 	kedge_timer_start(w->loop, t, TICK_MS);
 }

@@ -45,6 +45,8 @@ struct worker {
 	uint64_t copied_bytes, zero_bytes, verified_bytes, mismatch_bytes;
 	bool is_hydrating, is_hydrated, is_hydrate_wanted, is_paused;
 	uint64_t rate_bps;
+	bool is_urgent;     /* the source has failed: no limit until an operator sets one */
+	bool is_urgent_off; /* one has, after that */
 	/* of an engine that hydrates itself: moving average, and where it was at the last tick */
 	double kernel_rate_bps;
 	uint64_t kernel_here_bytes, kernel_tick_ns;
@@ -77,6 +79,10 @@ void worker_answer_attach(struct worker *w, const struct kedge_err *err);
 void worker_hydrate(struct worker *w);
 /* An engine that hydrates itself: say whether and how fast, see how far it is. Each tick; nothing to do for others. */
 void worker_steer(struct worker *w);
+/* The limit that holds now. */
+uint64_t worker_rate(const struct worker *w);
+/* The source begins to fail: what lives on it only is worth more than the limit. */
+void worker_make_urgent(struct worker *w, const char *why);
 void worker_retry_cb(struct kedge_timer *t);
 /* The hydrator goes, its figures stay. */
 void worker_retire_hydrator(struct worker *w);

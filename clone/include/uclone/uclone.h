@@ -138,6 +138,7 @@ struct uclone_status {
 	uint64_t durable_bytes;     /* valid and committed: what progress counts */
 	uint64_t written_bytes;     /* changed by the workload */
 	uint64_t bad_bytes;         /* marked bad at the source */
+	uint64_t nr_source_errors;  /* reads that the source could not carry out, of the workload or of the hydrator */
 	uint64_t nr_bad_changes;    /* goes up whenever the bad ranges are others */
 	uint64_t unknown_bytes;     /* lost with a damaged metadata sector: EIO */
 	uint64_t nr_commits;
