@@ -20,6 +20,7 @@ struct fuse_work {
 	struct fuse_front *f;
 	struct uclone_io io;
 	uint8_t *bounce;     /* for ranges that are not whole sectors */
+	uint64_t next_bytes; /* FALLOCATE: where the next step begins */
 	uint64_t skip_bytes; /* bytes of the bounce before the request's first */
 	bool is_active;      /* the engine has it, or it waits in the queue of changes */
 	bool is_merging;     /* first half of a partial write: the sectors around it are being read */
