@@ -30,6 +30,7 @@ static void activate(struct fuse_work *w)
 {
 	w->is_active = true;
 	w->f->nr_active++;
+	fuse_work_begun(w);
 }
 
 static void deactivate(struct fuse_work *w)
