@@ -5,7 +5,7 @@
 set -euo pipefail
 . "$(dirname "$0")/../kclone/lib.sh"
 . "$(dirname "$0")/../../lib/loop.sh"
-trap 'code=$?; loop_drop "${LOOP_DEVICE:-/none}" "$work/"; (exit $code); clean_up' EXIT
+trap 'code=$?; loop_drop "${LOOP_DEVICE:-/none}" "$work/"; clean_up $code' EXIT
 need fio jq fallocate setpriv findmnt losetup
 kclone=$1 bytes=$((96 * 1024 * 1024 + 1536)) kills=20
 disk=$work/disk seed=${SEED:-$RANDOM}

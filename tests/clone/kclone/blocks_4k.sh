@@ -8,7 +8,7 @@ need jq losetup mkfs.ext4 cmp blockdev
 kclone=$1 bytes=$((8 * 1024 * 1024)) seed=${SEED:-$RANDOM}
 RANDOM=$seed
 unmount() { umount "$work/fs" 2>/dev/null || true; }
-trap 'code=$?; unmount; (exit $code); clean_up' EXIT
+trap 'code=$?; unmount; clean_up $code' EXIT
 head -c "$bytes" /dev/urandom >"$work/source"
 truncate -s 64M "$work/backing"
 device=$(losetup -f --show -b 4096 "$work/backing")
