@@ -55,6 +55,7 @@ for ((i = 0; i < 60; i++)); do
 	case $((RANDOM % 8)) in
 	0 | 1)
 		at=$((at / 4096 * 4096 + RANDOM % 2 * 512)) n=$((n / 512 * 512 + 512))
+		[ $((at + n)) -le "$bytes" ] || n=$((bytes - at)) # a hole ends where the volume does
 		how=$((RANDOM % 2 ? 0 : 1))
 		for f in "$disk" "$work/want"; do
 			if [ "$how" = 0 ]; then
