@@ -4,7 +4,7 @@
  *
  * Owns. The disks and the locks, in a struct clone_files.
  *
- * Locks. META.seen first, META second (kclone.h).
+ * Locks. META.seen first, META second, the destination third (kclone.h).
  *
  * Crash. Nothing is written here; flock(2) ends with the process.
  */
@@ -98,6 +98,15 @@ static int busy(struct kedge_err *err, int r, const char *meta)
 			     "%s is in use by another kclone: ask that one through its control socket", meta);
 }
 
+/* A worker's predecessor is dead, and nobody else may come between: what is still held is the kernel's, however long a sick disk takes. So
+ * this is no verdict, and the holder tries again. */
+static int busy_for(enum clone_open how, struct kedge_err *err, int r, const char *path)
+{
+	if (how == CLONE_OPEN_WORKER && r == -EWOULDBLOCK)
+		return kedge_err_set(err, -EBUSY, KEDGE_SIDE_NONE, "operations of the worker before on %s have not ended yet", path);
+	return busy(err, r, path);
+}
+
 static int lock_service(struct clone_files *f, const char *meta, const char *seen, enum clone_open how, struct kedge_err *err)
 {
 	int r;
@@ -150,7 +159,7 @@ int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how
 		 * operations the kernel has not let go of yet. */
 		r = lock(kedge_disk_fd(f->meta), how == CLONE_OPEN_READ ? LOCK_SH : LOCK_EX, LOCK_META_MS);
 		if (r < 0)
-			busy(err, r, meta);
+			busy_for(how, err, r, meta);
 	}
 	if (r == 0)
 		r = kedge_disk_open(l, seen, flags, &f->seen, err);
@@ -205,9 +214,9 @@ static int choose(const uint8_t *buf, struct uc_super *ret_super)
 
 int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct kedge_err *err)
 {
+	static const uint64_t slots[] = {UC_SUPER_A_BYTES, UC_SUPER_B_BYTES};
 	uint8_t *buf = kedge_buf_alloc(UC_MAP_START_BYTES);
-	struct peek p = {.io = {.op = KEDGE_DISK_READ, .nr_bytes = UC_MAP_START_BYTES, .buf = buf, .fn = peek_cb}};
-	int r;
+	int r = 0, res = 0;
 
 	if (!buf)
 		return kedge_err_set(err, -ENOMEM, KEDGE_SIDE_METADATA, "no memory");
@@ -216,17 +225,22 @@ int clone_files_peek(struct clone_files *f, struct uc_super *ret_super, struct k
 		return kedge_err_set(err, f->meta->size_bytes ? KEDGE_E_META_CORRUPT : KEDGE_E_META_ZEROED, KEDGE_SIDE_METADATA,
 				     "the metadata file is too short to be one");
 	}
-	kedge_disk_submit(f->meta, &p.io);
-	r = kclone_wait_for(f->loop, &p.wait, NULL);
-	if (r < 0) {
-		kedge_err_set(err, r, KEDGE_SIDE_METADATA, "cannot read the metadata: %s", kedge_err_text(r));
-	} else {
-		r = choose(buf, ret_super);
-		if (r < 0)
-			kedge_err_set(err, r, KEDGE_SIDE_METADATA, "no superblock is valid: %s", kedge_err_text(r));
+	for (size_t i = 0; i < KEDGE_ARRAY_LEN(slots); i++) {
+		struct peek p = {.io = {.op = KEDGE_DISK_READ, .start_bytes = slots[i], .nr_bytes = UC_SUPER_BYTES, .buf = buf + slots[i], .fn = peek_cb}};
+		kedge_disk_submit(f->meta, &p.io);
+		r = kclone_wait_for(f->loop, &p.wait, NULL);
+		if (r < 0) { /* one of the two is enough */
+			memset(buf + slots[i], 0xff, UC_SUPER_BYTES);
+			res = r;
+		}
 	}
+	r = choose(buf, ret_super);
+	if (r < 0 && res < 0)
+		kedge_err_set(err, res, KEDGE_SIDE_METADATA, "cannot read the metadata: %s", kedge_err_text(res));
+	else if (r < 0)
+		kedge_err_set(err, r, KEDGE_SIDE_METADATA, "no superblock is valid: %s", kedge_err_text(r));
 	kedge_buf_free(buf);
-	return r;
+	return r < 0 && res < 0 ? res : r;
 }
 
 int clone_super_read(const char *meta, struct uc_super *ret_super, struct kedge_err *err)
@@ -259,6 +273,26 @@ bool clone_is_dm(const char *meta)
 	return is_dm;
 }
 
+/* A device that is opened exclusively belongs to its last user until that one's operations have ended, too. */
+static int open_dest(struct clone_files *f, const char *path, unsigned flags, struct kedge_err *err)
+{
+	uint64_t deadline_ns = kedge_clock_ns() + LOCK_META_MS * 1000000ull;
+	const struct timespec pause = {.tv_nsec = LOCK_POLL_MS * 1000000};
+	struct kedge_err last;
+	int r;
+
+	for (;;) {
+		last = (struct kedge_err){0};
+		r = kedge_disk_open(f->loop, path, flags, &f->dest, &last);
+		if (r != -EBUSY || kedge_clock_ns() >= deadline_ns)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (r < 0)
+		*err = last;
+	return r;
+}
+
 int clone_files_open_dest(struct clone_files *f, struct kedge_err *err)
 {
 	struct uc_super s;
@@ -267,8 +301,15 @@ int clone_files_open_dest(struct clone_files *f, struct kedge_err *err)
 	if (r < 0)
 		return r;
 	/* one that stands alone is claimed by the device above it */
-	r = kedge_disk_open(f->loop, s.opts.dest_path, f->is_top && s.state == UCLONE_HYDRATED ? 0 : KEDGE_DISK_EXCL, &f->dest, err);
+	r = open_dest(f, s.opts.dest_path, f->is_top && s.state == UCLONE_HYDRATED ? 0 : KEDGE_DISK_EXCL, err);
+	if (r == 0) {
+		/* A killed worker's write may be on its way to the disk still, and would land on ours. It holds the file open, and so the
+		 * lock, until it has ended. */
+		r = lock(kedge_disk_fd(f->dest), LOCK_EX, LOCK_META_MS);
+		if (r < 0)
+			busy_for(f->service_fd < 0 ? CLONE_OPEN_WORKER : CLONE_OPEN_SERVE, err, r, s.opts.dest_path);
+	}
 	if (r < 0)
 		kedge_err_prefix(err, "destination");
-	return r;
+	return r < 0 ? err->code : 0;
 }

@@ -28,6 +28,8 @@
 #include "kedge/name.h"
 #include "uclone_layout.h"
 
+#define DEST_LOCK_MS 2000
+
 static void learned_cb(struct kedge_source *s, void *arg)
 {
 	struct kedge_source_status st;
@@ -307,6 +309,9 @@ int cmd_create(const struct kclone_args *a)
 		o.source.lbs_bytes = 512;
 	if (r == 0)
 		r = kedge_disk_open(l, o.dest_path, KEDGE_DISK_EXCL, &dest, &err);
+	/* two clones on one destination would overwrite each other */
+	if (r == 0 && kedge_lock(kedge_disk_fd(dest), DEST_LOCK_MS) < 0)
+		r = kedge_err_set(&err, KEDGE_E_META_BUSY, KEDGE_SIDE_DESTINATION, "%s is in use by another kclone", a->dest);
 	if (r == 0 && dest->size_bytes < o.source.size_bytes)
 		r = kedge_err_set(&err, KEDGE_E_DEST_SIZE, KEDGE_SIDE_DESTINATION,
 				  "%s has %" PRIu64 " bytes, the volume %" PRIu64 ": make it larger", a->dest, dest->size_bytes,

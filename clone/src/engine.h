@@ -27,6 +27,9 @@ struct engine_ops {
 	void (*commit)(struct engine *e, uclone_fn fn, void *arg);
 	void (*finish)(struct engine *e, uclone_fn fn, void *arg);
 	void (*abort)(struct engine *e, uclone_fn fn, void *arg);
+	/* uclone_next_bad, uclone_forget_bad; NULL: the engine knows no such ranges */
+	int (*next_bad)(const struct engine *e, uint64_t from_bytes, uint64_t *ret_start_bytes, uint64_t *ret_nr_bytes);
+	void (*forget_bad)(struct engine *e);
 	/* Drain and go; the engine is gone afterwards. */
 	void (*close)(struct engine *e, uclone_fn fn, void *arg);
 };

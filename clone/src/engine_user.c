@@ -50,6 +50,16 @@ static struct kedge_claims *user_claims(struct engine *e)
 	return uclone_claims(volume(e));
 }
 
+static int user_next_bad(const struct engine *e, uint64_t from_bytes, uint64_t *ret_start_bytes, uint64_t *ret_nr_bytes)
+{
+	return uclone_next_bad(volume(e), from_bytes, ret_start_bytes, ret_nr_bytes);
+}
+
+static void user_forget_bad(struct engine *e)
+{
+	uclone_forget_bad(volume(e));
+}
+
 static void user_commit(struct engine *e, uclone_fn fn, void *arg)
 {
 	uclone_commit(volume(e), fn, arg);
@@ -90,6 +100,8 @@ static const struct engine_ops user_ops = {
 	.tick = user_tick,
 	.status = user_status,
 	.claims = user_claims,
+	.next_bad = user_next_bad,
+	.forget_bad = user_forget_bad,
 	.commit = user_commit,
 	.finish = user_finish,
 	.abort = user_abort,

@@ -15,6 +15,8 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,6 +28,7 @@
 #include "kedge/log.h"
 
 #define READS_A_ROUND 64
+#define LOOK_MS 500
 
 static void arm(struct fuse_front *f);
 static void check_stopped(struct fuse_front *f);
@@ -44,6 +47,56 @@ void fuse_reply(struct fuse_work *w, int error, const void *data, size_t nr_byte
 	if (n < 0 && errno != ENOENT && errno != ENODEV)
 		kedge_warn("fuse: reply to request %llu failed: %s", (unsigned long long)in->unique, strerror(errno));
 	in->len = 0;
+}
+
+/* Has that thread been killed? */
+static bool is_dying(uint32_t pid)
+{
+	char path[40], line[128];
+	unsigned long long mask, all = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%u/status", pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "SigPnd: %llx", &mask) == 1 || sscanf(line, "ShdPnd: %llx", &mask) == 1)
+			all |= mask;
+	if (f)
+		fclose(f);
+	return all >> (SIGKILL - 1) & 1;
+}
+
+/* Once a request is in our hands the kernel waits for our answer, whatever happens to its caller; with O_DIRECT it does not even tell. One
+ * that was killed while it waits, perhaps for ever, is let go: what the engine answers later finds nobody. */
+static void let_go(struct fuse_work *w)
+{
+	const struct fuse_out_header out = {.len = sizeof out, .error = -EINTR, .unique = fuse_header(w)->unique};
+
+	w->is_let_go = true;
+	if (write(w->f->fd, &out, sizeof out) < 0 && errno != ENOENT)
+		kedge_warn("fuse: cannot let go of request %llu: %s", (unsigned long long)out.unique, strerror(errno));
+}
+
+static void look_cb(struct kedge_timer *t)
+{
+	struct fuse_front *f = kedge_container_of(t, struct fuse_front, look);
+
+	for (unsigned i = 0; i < FUSE_SHARE_SLOTS; i++) {
+		struct fuse_work *w = &f->work[i];
+		/* asked only of what waits for longer than disks let wait */
+		if (w->is_active && ++w->nr_looks > 1 && !w->is_let_go && fuse_header(w)->pid && is_dying(fuse_header(w)->pid))
+			let_go(w);
+	}
+	if (f->nr_active)
+		kedge_timer_start(f->loop, &f->look, LOOK_MS);
+}
+
+void fuse_work_begun(struct fuse_work *w)
+{
+	w->nr_looks = 0;
+	w->is_let_go = false;
+	if (!kedge_timer_is_armed(&w->f->look))
+		kedge_timer_start(w->f->loop, &w->f->look, LOOK_MS);
 }
 
 void fuse_work_ended(struct fuse_front *f)
@@ -185,6 +238,7 @@ static void fuse_destroy(struct front *front)
 {
 	struct fuse_front *f = (struct fuse_front *)front;
 
+	kedge_timer_stop(f->loop, &f->look);
 	munmap(f->share, FUSE_SHARE_BYTES);
 	free(f);
 }
@@ -226,6 +280,7 @@ int fuse_front_create(struct kedge_loop *l, int fuse_fd, int share_fd, struct fr
 	f->slots = (uint8_t *)p + 4096;
 	f->queue_tail = &f->queue_head;
 	f->poll.fn = poll_cb;
+	f->look.fn = look_cb;
 	for (unsigned i = 0; i < FUSE_SHARE_SLOTS; i++)
 		f->work[i].f = f;
 	*ret_front = &f->front;

@@ -18,6 +18,8 @@
 #include "kedge/disk.h"
 
 #define SECTOR 512u
+/* Zeroing goes to the engine in such steps: it may need a buffer for the range of one. */
+#define ZERO_STEP_BYTES (16u << 20)
 
 static bool is_whole_sectors(uint64_t start, uint64_t n)
 {
@@ -28,6 +30,7 @@ static void activate(struct fuse_work *w)
 {
 	w->is_active = true;
 	w->f->nr_active++;
+	fuse_work_begun(w);
 }
 
 static void deactivate(struct fuse_work *w)
@@ -61,6 +64,27 @@ static uint64_t read_bytes(const struct fuse_work *w)
 	return kedge_min_u64(in->size, w->f->share->size_bytes - in->offset);
 }
 
+static void io_cb(struct uclone_io *io, int res);
+
+static void submit(struct fuse_work *w, enum uclone_op op, uint64_t start, uint64_t n, void *buf)
+{
+	w->io = (struct uclone_io){.op = op, .start_bytes = start, .nr_bytes = n, .buf = buf, .fn = io_cb};
+	w->f->e->ops->submit(w->f->e, &w->io);
+}
+
+/* A hole must read as zeroes, at its edges too: discard would leave partial blocks as they are. False: all is done. */
+static bool zero_step(struct fuse_work *w)
+{
+	const struct fuse_fallocate_in *in = fuse_args(w);
+	uint64_t start = w->next_bytes, end = in->offset + in->length;
+
+	if (start >= end)
+		return false;
+	w->next_bytes = kedge_min_u64(end, kedge_round_down(start, ZERO_STEP_BYTES) + ZERO_STEP_BYTES);
+	submit(w, UCLONE_WRITE_ZEROES, start, w->next_bytes - start, NULL);
+	return true;
+}
+
 static void io_cb(struct uclone_io *io, int res)
 {
 	struct fuse_work *w = kedge_container_of(io, struct fuse_work, io);
@@ -75,6 +99,8 @@ static void io_cb(struct uclone_io *io, int res)
 		f->e->ops->submit(f->e, &w->io);
 		return;
 	}
+	if (fuse_header(w)->opcode == FUSE_FALLOCATE && res == 0 && zero_step(w))
+		return;
 	if (fuse_header(w)->opcode == FUSE_READ) {
 		fuse_reply(w, res, w->bounce ? w->bounce + w->skip_bytes : fuse_data(w), read_bytes(w));
 	} else if (fuse_header(w)->opcode == FUSE_WRITE) {
@@ -87,12 +113,6 @@ static void io_cb(struct uclone_io *io, int res)
 	if (was_change)
 		change_ended(f);
 	fuse_work_ended(f);
-}
-
-static void submit(struct fuse_work *w, enum uclone_op op, uint64_t start, uint64_t n, void *buf)
-{
-	w->io = (struct uclone_io){.op = op, .start_bytes = start, .nr_bytes = n, .buf = buf, .fn = io_cb};
-	w->f->e->ops->submit(w->f->e, &w->io);
 }
 
 /* Through a bounce buffer of the sectors that the range touches. */
@@ -144,9 +164,8 @@ static void start_change(struct fuse_work *w)
 
 	f->nr_changes++;
 	if (fuse_header(w)->opcode == FUSE_FALLOCATE) {
-		/* A hole must read as zeroes, at its edges too: discard would leave partial blocks as they are. */
-		const struct fuse_fallocate_in *in = fuse_args(w);
-		submit(w, UCLONE_WRITE_ZEROES, in->offset, in->length, NULL);
+		w->next_bytes = ((const struct fuse_fallocate_in *)fuse_args(w))->offset;
+		zero_step(w);
 		return;
 	}
 	const struct fuse_write_in *in = fuse_args(w);

@@ -20,9 +20,12 @@ struct fuse_work {
 	struct fuse_front *f;
 	struct uclone_io io;
 	uint8_t *bounce;     /* for ranges that are not whole sectors */
+	uint64_t next_bytes; /* FALLOCATE: where the next step begins */
 	uint64_t skip_bytes; /* bytes of the bounce before the request's first */
 	bool is_active;      /* the engine has it, or it waits in the queue of changes */
 	bool is_merging;     /* first half of a partial write: the sectors around it are being read */
+	unsigned nr_looks;   /* how often it was found waiting */
+	bool is_let_go;      /* its caller was killed, and is answered; the slot stays in use until the engine has ended */
 	struct fuse_work *next;
 };
 
@@ -35,6 +38,7 @@ struct fuse_front {
 	uint8_t *slots;
 	struct fuse_work work[FUSE_SHARE_SLOTS];
 	struct kedge_op poll;
+	struct kedge_timer look;
 	bool is_stopping, is_replaying;
 	unsigned nr_active;
 	/* Changes, in order of arrival. One of part of a sector reads, merges and writes back: it runs alone among changes. */
@@ -62,6 +66,8 @@ static inline uint8_t *fuse_data(const struct fuse_work *w)
 
 /* fuse.c: answer and let go of the slot. error: 0 or -errno. */
 void fuse_reply(struct fuse_work *w, int error, const void *data, size_t nr_bytes);
+/* fuse.c: a work has become active. */
+void fuse_work_begun(struct fuse_work *w);
 /* fuse.c: an active work has been answered. */
 void fuse_work_ended(struct fuse_front *f);
 

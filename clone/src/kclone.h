@@ -26,7 +26,7 @@ struct kclone_args {
 	unsigned nr_sessions, timeout_ms;
 	bool has_io_timeout;
 	uint32_t io_timeout_ms;
-	bool is_block, is_no_attach, is_no_hydrate, is_top_never, is_json;
+	bool is_block, is_no_attach, is_no_hydrate, is_urgent, is_top_never, is_json;
 	uint64_t head_start_bytes; /* at most so much, or for so long; both 0: no head start */
 	unsigned head_start_ms;
 	uint32_t window_bytes; /* 0: no quiesce windows */
@@ -43,6 +43,8 @@ int cmd_top(const struct kclone_args *a);
 /* What engine this host gets, and why. */
 int cmd_doctor(const struct kclone_args *a);
 int cmd_status(const struct kclone_args *a);
+/* Every run of bytes and where it lives. */
+int cmd_map(const struct kclone_args *a);
 int cmd_check(const struct kclone_args *a);
 /* abort without a running process */
 int cmd_abort(const struct kclone_args *a);
@@ -50,8 +52,9 @@ int cmd_abort(const struct kclone_args *a);
 int cmd_control(const struct kclone_args *a, const char *cmd);
 
 /* ---- clone_files.c: the files of a clone ----
- * Two locks (flock): META.seen by whoever is responsible for the clone (a holder for its whole life, shared by verbs that
- * only read), META by the one process that has it open (a worker). So a reader never stands in the way of a next worker. */
+ * Three locks (flock): META.seen by whoever is responsible for the clone (a holder for its whole life, shared by verbs that
+ * only read), META and then the destination by the one process that has them open (a worker). So a reader never stands in the way of a
+ * next worker, and a next worker waits for what the kernel still does for a killed one. */
 struct clone_files {
 	struct kedge_loop *loop;
 	struct kedge_disk *meta, *seen, *dest;
@@ -100,7 +103,9 @@ int kclone_wait_for(struct kedge_loop *l, struct kclone_wait *w, struct kedge_er
 int kclone_fail(const struct kedge_err *err);
 
 /* ---- meta_scan.c: what the metadata of a clone that nobody serves says ---- */
+/* run_fn may be NULL: what is where, piece by piece, in order. */
 int meta_scan(struct clone_files *f, struct uclone_create_opts *ret_opts, struct uclone_status *ret_status,
+	      void (*run_fn)(void *arg, uint64_t start_bytes, uint64_t nr_bytes, enum uclone_block_kind kind), void *arg,
 	      struct kedge_err *err);
 
 /* ---- source_absent.c ---- */
@@ -126,6 +131,8 @@ struct kedge_loop *worker_loop(struct worker *w);
 json_t *worker_status(struct worker *w);
 /* The status object of a clone that nobody serves. */
 json_t *status_json(const struct uclone_create_opts *o, const struct uclone_status *s);
+/* Where the process listens that serves this clone, as it left it in META.run. */
+bool kclone_find_control(const char *meta, char *out, size_t out_max);
 /* For people. */
 void status_print(const json_t *status);
 

@@ -21,7 +21,7 @@
 
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
-	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
+	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
 	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_HEAD_START, OPT_WINDOWS, OPT_JSON, OPT_HELP, OPT_END,
 };
 
@@ -47,6 +47,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_CONTROL, "control", "SOCKET", "control socket"},
 	{OPT_NO_ATTACH, "no-attach", NULL, "do not connect to the source until the attach command"},
 	{OPT_NO_HYDRATE, "no-hydrate", NULL, "do not hydrate until the hydrate command"},
+	{OPT_URGENT, "urgent", NULL, "a source that was lost once lifts the limit, as one that fails to read does"},
 	{OPT_RATE, "rate", "BYTES", "hydrate at most so many bytes a second (0: no limit)"},
 	{OPT_CONNECTIONS, "connections", "N", "iSCSI sessions, 1 to 16"},
 	{OPT_IO_TIMEOUT, "io-timeout", "MS", "a read waits so long for an absent source (0: for ever; default 30000)"},
@@ -72,10 +73,11 @@ static const struct verb verbs[] = {
 		 B(ENGINE) | B(REGION) | B(TIMEOUT),
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
-	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT) |
+	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(URGENT) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT) |
 		 B(HEAD_START) | B(WINDOWS),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
+	{"map", "say of every run of bytes where it lives", B(META) | B(CONTROL) | B(JSON), 0},
 	{"check", "verify the metadata of a clone that is not served", B(META), B(META)},
 	{"attach", "connect to the source", B(CONTROL) | B(META) | B(URL) | B(CHAP_FILE) | B(TIMEOUT), 0},
 	{"hydrate", "begin to hydrate", B(CONTROL) | B(META), 0},
@@ -161,6 +163,7 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 	case OPT_URL: a->url = arg; break;
 	case OPT_BLOCK: a->is_block = true; break;
 	case OPT_NO_ATTACH: a->is_no_attach = true; break;
+	case OPT_URGENT: a->is_urgent = true; break;
 	case OPT_NO_HYDRATE: a->is_no_hydrate = true; break;
 	case OPT_ENGINE:
 		if (strcmp(arg, "user") != 0 && strcmp(arg, "dm") != 0 && strcmp(arg, "auto") != 0)
@@ -232,6 +235,8 @@ static int run(const struct verb *v, const struct kclone_args *a, char **argv)
 		return usage(v->name, "needs --control SOCKET or --meta PATH", v->name);
 	if (strcmp(v->name, "status") == 0)
 		return cmd_status(a);
+	if (strcmp(v->name, "map") == 0)
+		return cmd_map(a);
 	if (strcmp(v->name, "abort") == 0 && !a->control)
 		return cmd_abort(a);
 	return cmd_control(a, v->name);

@@ -39,7 +39,20 @@ static int read_pages(struct clone_files *f, uint64_t page, uint64_t nr_pages, u
 	return kclone_wait_for(f->loop, &p.wait, NULL);
 }
 
-static void count_sector(const struct uc_super *super, uint64_t nr, const uint8_t *in, struct uclone_status *s)
+typedef void (*run_fn)(void *arg, uint64_t start_bytes, uint64_t nr_bytes, enum uclone_block_kind kind);
+
+static enum uclone_block_kind kind_of(const struct uc_super *super, const struct uc_sector *sector, uint64_t i)
+{
+	if (super->state == UCLONE_HYDRATED)
+		return UCLONE_HERE;
+	if (!sector)
+		return UCLONE_UNKNOWN;
+	if (!(sector->valid[i / 8] >> (i % 8) & 1))
+		return UCLONE_AT_SOURCE;
+	return sector->written[i / 8] >> (i % 8) & 1 ? UCLONE_WRITTEN : UCLONE_HERE;
+}
+
+static void count_sector(const struct uc_super *super, uint64_t nr, const uint8_t *in, struct uclone_status *s, run_fn fn, void *arg)
 {
 	uint64_t first = nr * UC_SECTOR_BLOCKS, nr_blocks = uc_nr_blocks(super->opts.source.size_bytes), n;
 	struct uc_sector sector;
@@ -51,6 +64,8 @@ static void count_sector(const struct uc_super *super, uint64_t nr, const uint8_
 	for (uint64_t i = 0; i < n; i++) {
 		/* the volume's last block may be short */
 		uint64_t bytes = kedge_min_u64(UC_BLOCK, super->opts.source.size_bytes - (first + i) * UC_BLOCK);
+		if (fn)
+			fn(arg, (first + i) * UC_BLOCK, bytes, kind_of(super, is_bad ? NULL : &sector, i));
 		if (is_bad)
 			s->unknown_bytes += bytes;
 		else if (sector.valid[i / 8] >> (i % 8) & 1) {
@@ -64,7 +79,7 @@ static void count_sector(const struct uc_super *super, uint64_t nr, const uint8_
 }
 
 int meta_scan(struct clone_files *f, struct uclone_create_opts *ret_opts, struct uclone_status *ret_status,
-	      struct kedge_err *err)
+	      run_fn fn, void *arg, struct kedge_err *err)
 {
 	uint8_t *buf = kedge_buf_alloc(CHUNK_PAGES * UC_PAGE);
 	struct uclone_status s = {0};
@@ -82,11 +97,12 @@ int meta_scan(struct clone_files *f, struct uclone_create_opts *ret_opts, struct
 		r = kedge_err_set(err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_METADATA, "the metadata file is shorter than its volume needs");
 	for (uint64_t page = 0; page < nr_pages && r == 0; page += n) {
 		n = kedge_min_u64(nr_pages - page, CHUNK_PAGES);
-		r = read_pages(f, page, n, buf);
-		if (r < 0)
-			kedge_err_set(err, r, KEDGE_SIDE_METADATA, "cannot read the metadata: %s", kedge_err_text(r));
-		for (uint64_t i = 0; i < n * UC_PAGE_SECTORS && r == 0; i++)
-			count_sector(&super, page * UC_PAGE_SECTORS + i, buf + i * UC_SECTOR, &s);
+		int read_res = read_pages(f, page, n, buf);
+		for (uint64_t i = 0; read_res < 0 && i < n; i++) /* a page that cannot be read is unknown, and takes no other with it */
+			if (read_pages(f, page + i, 1, buf + i * UC_PAGE) < 0)
+				memset(buf + i * UC_PAGE, 0xff, UC_PAGE);
+		for (uint64_t i = 0; i < n * UC_PAGE_SECTORS; i++)
+			count_sector(&super, page * UC_PAGE_SECTORS + i, buf + i * UC_SECTOR, &s, fn, arg);
 	}
 	kedge_buf_free(buf);
 	if (r < 0)

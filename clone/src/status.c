@@ -65,7 +65,8 @@ void status_print(const json_t *s)
 	if (src)
 		printf("source     %s, %s %s\n", text(src, "state"), text(src, "url"), text(src, "error"));
 	if (hyd)
-		printf("hydration  %s, %s/s\n", text(hyd, "state"), kedge_size_format(number(hyd, "rate_bps"), a, sizeof a));
+		printf("hydration  %s, %s/s%s\n", text(hyd, "state"), kedge_size_format(number(hyd, "rate_bps"), a, sizeof a),
+		       json_is_true(json_object_get(hyd, "urgent")) ? ", urgent: the source has failed, no limit holds" : "");
 	const json_t *kernel = json_object_get(s, "kernel");
 	if (kernel)
 		printf("kernel     %" PRIu64 " of %" PRIu64 " regions, %" PRIu64 " under way, governor %s, foreground at %" PRIu64 " %%\n",
@@ -112,7 +113,7 @@ static int scan_user(const char *meta, struct uclone_create_opts *ret_opts, stru
 		return r;
 	r = clone_files_open(l, meta, CLONE_OPEN_READ, &f, err);
 	if (r == 0) {
-		r = meta_scan(&f, ret_opts, ret_status, err);
+		r = meta_scan(&f, ret_opts, ret_status, NULL, NULL, err);
 		clone_files_close(&f);
 	}
 	kedge_loop_destroy(l);
@@ -138,8 +139,7 @@ static int status_offline(const char *meta, json_t **ret_status, struct kedge_er
 	return 0;
 }
 
-/* Where the process listens that serves this clone, as it left it in META.run. */
-static bool find_control(const char *meta, char *out, size_t out_max)
+bool kclone_find_control(const char *meta, char *out, size_t out_max)
 {
 	char path[UCLONE_PATH_MAX + 8], *text;
 	bool is_good;
@@ -161,7 +161,7 @@ static int get_status(const struct kclone_args *a, json_t **ret_status, struct k
 
 	if (a->control)
 		return kedge_ctl_call(a->control, "status", NULL, TIMEOUT_MS, ret_status, err);
-	if (find_control(a->meta, path, sizeof path) && kedge_ctl_call(path, "status", NULL, TIMEOUT_MS, ret_status, &away) == 0)
+	if (kclone_find_control(a->meta, path, sizeof path) && kedge_ctl_call(path, "status", NULL, TIMEOUT_MS, ret_status, &away) == 0)
 		return 0;
 	return status_offline(a->meta, ret_status, err);
 }
@@ -191,7 +191,7 @@ int cmd_control(const struct kclone_args *a, const char *cmd)
 	const char *control = a->control;
 	int r;
 
-	if (!control && find_control(a->meta, found, sizeof found))
+	if (!control && kclone_find_control(a->meta, found, sizeof found))
 		control = found;
 	if (!control) {
 		json_decref(args);

@@ -182,6 +182,9 @@ void uclone_create(struct kedge_disk *meta, struct kedge_disk *dest, struct kedg
 		create_fail(c, defer, -EINVAL, "the size of the source is no multiple of its logical block size");
 	else if (dest->size_bytes < id->size_bytes)
 		create_fail(c, defer, KEDGE_E_DEST_SIZE, "the destination is smaller than the volume");
+	else if (id->size_bytes % dest->lbs_bytes) /* its last block could not be written */
+		create_fail(c, defer, KEDGE_E_DEST_SIZE,
+			    "the size of the volume is no multiple of the destination's logical block size");
 	else if (meta->size_bytes < uclone_meta_bytes(id->size_bytes) || seen->size_bytes < UC_BLOCK)
 		create_fail(c, defer, -ENOSPC, "the metadata file is too small for this volume");
 	else

@@ -246,21 +246,67 @@ static void claims_fill(struct kedge_claims *kc, struct kedge_claim *claim, cons
 		fill_granted(&c->lock);
 }
 
+/* A disk fails in stretches, found block by block: what touches is one range. */
+static void put_bad(struct uclone *u, uint64_t first, uint64_t end)
+{
+	struct uc_bad *bad;
+
+	for (struct uc_bad **p = &u->bad; *p;) {
+		bad = *p;
+		if (bad->end < first || end < bad->first) {
+			p = &bad->next;
+			continue;
+		}
+		first = kedge_min_u64(first, bad->first);
+		end = kedge_max_u64(end, bad->end);
+		*p = bad->next;
+		free(bad);
+	}
+	bad = calloc(1, sizeof *bad);
+	kedge_assert(bad != NULL);
+	*bad = (struct uc_bad){.first = first, .end = end, .next = u->bad};
+	u->bad = bad;
+	u->counters.nr_bad_changes++;
+}
+
 static void add_bad(struct uclone *u, const struct kedge_claim *k)
 {
-	struct uc_bad *bad = calloc(1, sizeof *bad);
+	uint64_t first = k->start_bytes / UC_BLOCK, end = (k->start_bytes + k->nr_bytes + UC_BLOCK - 1) / UC_BLOCK;
 
-	kedge_assert(bad != NULL);
-	bad->first = k->start_bytes / UC_BLOCK;
-	bad->end = (k->start_bytes + k->nr_bytes + UC_BLOCK - 1) / UC_BLOCK;
-	bad->next = u->bad;
-	u->bad = bad;
+	bool is_first = !u->bad;
+
+	put_bad(u, first, end);
 	/* what the workload has written meanwhile is not bad */
-	for (uint64_t b = bad->first, end = bad->end; b < end; b++)
+	for (uint64_t b = first; b < end; b++)
 		if (uc_bit(&u->valid, b))
 			uc_heal_bad(u, b, b + 1);
-	uc_event(u, "bad-range", "the source cannot read bytes %" PRIu64 " to %" PRIu64 "; reads of them fail until they are overwritten",
-		 k->start_bytes, k->start_bytes + k->nr_bytes);
+	if (is_first) /* of perhaps thousands: the others are told by nr_bad_changes */
+		uc_event(u, "bad-range", "the source cannot read bytes %" PRIu64 " to %" PRIu64
+			 ", perhaps more; reads of them fail until they are overwritten", k->start_bytes, k->start_bytes + k->nr_bytes);
+}
+
+int uclone_next_bad(const struct uclone *u, uint64_t from_bytes, uint64_t *ret_start_bytes, uint64_t *ret_nr_bytes)
+{
+	const struct uc_bad *next = NULL;
+
+	for (const struct uc_bad *b = u->bad; b; b = b->next)
+		if (b->end * UC_BLOCK > from_bytes && (!next || b->first < next->first))
+			next = b;
+	if (!next)
+		return -ENODATA;
+	*ret_start_bytes = kedge_max_u64(next->first * UC_BLOCK, from_bytes);
+	*ret_nr_bytes = kedge_min_u64(next->end * UC_BLOCK, u->size_bytes) - *ret_start_bytes;
+	return 0;
+}
+
+void uclone_forget_bad(struct uclone *u)
+{
+	while (u->bad) {
+		struct uc_bad *next = u->bad->next;
+		free(u->bad);
+		u->bad = next;
+		u->counters.nr_bad_changes++;
+	}
 }
 
 static void claims_drop(struct kedge_claims *kc, struct kedge_claim *claim, int res)
@@ -269,8 +315,10 @@ static void claims_drop(struct kedge_claims *kc, struct kedge_claim *claim, int 
 	struct uclone *u = c->u;
 
 	kedge_assert(!c->is_filling);
-	if (res == KEDGE_E_SOURCE_MEDIUM)
+	if (res == KEDGE_E_SOURCE_MEDIUM) {
+		u->counters.nr_source_errors++;
 		add_bad(u, claim);
+	}
 	unlink_claim(c);
 	free(c);
 	uc_claims_wake(u);

@@ -74,6 +74,7 @@ void uc_fail(struct uclone *u, int code, const char *what)
 	if (u->is_failed || UC_MUTANT(NOT_STICKY))
 		return;
 	u->is_failed = true;
+	uc_marks_set_failed(u);
 	kedge_err_set(&u->failure, KEDGE_E_FAILED, KEDGE_SIDE_METADATA, "%s failed: %s; the clone has stopped taking writes",
 		      what, kedge_err_text(code));
 	uc_event(u, "failed", "%s", u->failure.msg);

@@ -112,6 +112,7 @@ struct uclone {
 	uint64_t size_bytes, nr_blocks, nr_pages;
 	uint64_t generation;
 	bool is_passthrough, is_failed, is_closing;
+	bool is_failed_before; /* by an earlier worker: what it had not committed is not known here */
 	bool is_aborted; /* from the moment the abort began: no change is taken any more */
 	struct kedge_err failure;
 
@@ -170,6 +171,9 @@ static inline uint64_t uc_now_ns(const struct uclone *u)
 void uc_marks_set(struct uclone *u, uint64_t block);
 /* After the map was read: what the worker before had answered and not committed. How many blocks that were. */
 uint64_t uc_marks_take(struct uclone *u);
+/* Fail-stop, for the next worker too. */
+void uc_marks_set_failed(struct uclone *u);
+bool uc_marks_has_failed(const struct uclone *u);
 void uc_mark_here(struct uclone *u, uint64_t first, uint64_t end, bool is_written);
 void uc_mark_dirty(struct uclone *u, uint64_t block);
 void uc_encode_page(const struct uclone *u, uint64_t page, uint64_t generation, uint8_t out[UC_PAGE]);

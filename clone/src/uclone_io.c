@@ -89,7 +89,10 @@ void uc_heal_bad(struct uclone *u, uint64_t first, uint64_t end)
 		struct uc_bad *b = *p;
 		if (b->first >= end || first >= b->end) {
 			p = &b->next;
-		} else if (b->first < first && end < b->end) {
+			continue;
+		}
+		u->counters.nr_bad_changes++;
+		if (b->first < first && end < b->end) {
 			struct uc_bad *tail = malloc(sizeof *tail);
 			kedge_assert(tail != NULL);
 			*tail = (struct uc_bad){.first = end, .end = b->end, .next = b->next};
@@ -210,6 +213,7 @@ static void child_source_cb(struct kedge_source_io *io, int res)
 	struct uc_child *c = kedge_container_of(io, struct uc_child, io.source);
 
 	c->work->u->counters.nr_waiting--;
+	c->work->u->counters.nr_source_errors += res == KEDGE_E_SOURCE_MEDIUM;
 	child_done(c, res);
 }
 
@@ -347,6 +351,8 @@ static int read_range(struct uc_work *w, uint64_t start, uint64_t end, uint8_t *
 {
 	struct uclone *u = w->u;
 
+	if (u->is_failed_before && u->is_passthrough)
+		return -EIO; /* any of it may be what the failed flush lost */
 	while (start < end) {
 		uint64_t n;
 		enum uclone_block_kind kind = uclone_map(u, start, end - start, &n);

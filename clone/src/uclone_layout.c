@@ -191,6 +191,13 @@ uint64_t uclone_meta_bytes(uint64_t size_bytes)
 	return UC_MAP_START_BYTES + uc_nr_pages(size_bytes) * UC_PAGE;
 }
 
+const char *uclone_block_kind_name(enum uclone_block_kind k)
+{
+	static const char *const names[] = {"source", "here", "written", "bad", "unknown"};
+
+	return (unsigned)k < 5 ? names[k] : "unknown";
+}
+
 const char *uclone_state_name(enum uclone_state s)
 {
 	static const char *const names[] = {"created", "live", "hydrated", "aborted", "failed"};

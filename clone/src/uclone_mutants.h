@@ -29,6 +29,7 @@ enum uc_mutant {
 	UC_MUT_NO_MARKS,           /* write: answered without a mark for the next worker */
 	UC_MUT_UNKNOWN_HEALS,      /* commit: a damaged sector is written anew, as an empty one */
 	UC_MUT_FINISH_ABORTED,     /* finish: brings back a clone that was given up */
+	UC_MUT_FAILURE_FORGOTTEN,  /* open: a failure of the worker before is not looked at */
 	UC_NR_MUTANTS,
 };
 #ifdef UCLONE_WITH_MUTANTS

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "uclone_int.h"
 
@@ -35,7 +36,8 @@ struct opening {
 	unsigned step;
 	uint64_t page, max_generation, nr_promoted;
 	uint64_t seen_generation, seen_open_count;
-	bool is_unclean;
+	uint64_t read_start_bytes, read_bytes, retried_bytes; /* of the metadata, in buf */
+	bool is_unclean, has_lost_super;
 	unsigned nr_errors;
 };
 
@@ -101,9 +103,58 @@ static void refuse(struct opening *o, int code, const char *text)
 
 static void step(void *arg, int res);
 
+/* What one disk says of a place that it cannot read; anything else is about the disk as a whole. */
+static bool is_unreadable(int res)
+{
+	return res == -EIO || res == -ENODATA || res == -EILSEQ || res == -EBADMSG;
+}
+
+/* Page by page, after a read of many has failed: one that cannot be read is no page of ours, and takes no other with it. */
+static void retry_page(struct opening *o);
+
+static void retried_cb(void *arg, int res)
+{
+	struct opening *o = arg;
+	uint64_t at = o->read_start_bytes + o->retried_bytes;
+
+	if (res < 0 && !is_unreadable(res)) {
+		step(o, res);
+		return;
+	}
+	if (res < 0) {
+		memset(o->buf + o->retried_bytes, 0xff, UC_PAGE);
+		report(o, true, "bytes %" PRIu64 " to %" PRIu64 " of the metadata cannot be read: %s", at, at + UC_PAGE, kedge_err_text(res));
+	}
+	o->retried_bytes += UC_PAGE;
+	if (o->retried_bytes < o->read_bytes)
+		retry_page(o);
+	else
+		step(o, 0);
+}
+
+static void retry_page(struct opening *o)
+{
+	uc_disk_call(&o->call, o->u->env.meta, KEDGE_DISK_READ, o->read_start_bytes + o->retried_bytes, UC_PAGE,
+		     o->buf + o->retried_bytes, retried_cb, o);
+}
+
+static void read_cb(void *arg, int res)
+{
+	struct opening *o = arg;
+
+	if (!is_unreadable(res)) {
+		step(o, res);
+		return;
+	}
+	o->retried_bytes = 0;
+	retry_page(o);
+}
+
 static void read_meta(struct opening *o, uint64_t start, uint64_t n)
 {
-	uc_disk_call(&o->call, o->u->env.meta, KEDGE_DISK_READ, start, n, o->buf, step, o);
+	o->read_start_bytes = start;
+	o->read_bytes = n;
+	uc_disk_call(&o->call, o->u->env.meta, KEDGE_DISK_READ, start, n, o->buf, read_cb, o);
 }
 
 /* Choose the superblock: the valid one with the highest generation. */
@@ -128,6 +179,7 @@ static int choose_super(struct opening *o)
 	if (ra == KEDGE_E_META_VERSION || rb == KEDGE_E_META_VERSION)
 		return kedge_err_set(&o->err, KEDGE_E_META_VERSION, KEDGE_SIDE_METADATA,
 				     "one superblock has a version or flag not known here");
+	o->has_lost_super = ra < 0 || rb < 0;
 	u->super_slot = ra < 0 || (rb == 0 && b.generation > a.generation);
 	u->super = u->super_slot ? b : a;
 	if (u->super.dm_region_bytes)
@@ -237,6 +289,9 @@ static int check_age(struct opening *o)
 				     "%" PRIu64 " sectors of the metadata are damaged, and the newest one (generation %" PRIu64
 				     ") is not among the others: it may be an older copy as well",
 				     u->nr_unknown_sectors, o->seen_generation);
+	if (o->has_lost_super && (o->max_generation < o->seen_generation || u->super.open_count < o->seen_open_count))
+		return kedge_err_set(&o->err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_METADATA,
+				     "the newest superblock is damaged, and what the other one says is older than what was written last");
 	if (o->max_generation < o->seen_generation || u->super.open_count < o->seen_open_count)
 		return kedge_err_set(&o->err, KEDGE_E_META_OLD, KEDGE_SIDE_METADATA,
 				     "the metadata is an older copy: generation %" PRIu64 ", but %" PRIu64 " was written once",
@@ -250,6 +305,21 @@ static void opened_super(void *arg, int res, const struct kedge_err *err)
 
 	if (res < 0)
 		o->err = *err;
+	end(o);
+}
+
+/* The worker before met a failed flush or metadata write. Nothing is written any more; what the workload wrote may be lost or not, and
+ * is shown as neither. */
+static void begin_failed(struct opening *o)
+{
+	struct uclone *u = o->u;
+
+	u->is_failed = u->is_failed_before = true;
+	kedge_err_set(&u->failure, KEDGE_E_FAILED, KEDGE_SIDE_METADATA,
+		      "a flush or a write of metadata failed in an earlier worker; the clone has stopped taking writes until it is served anew");
+	for (uint64_t b = 0; !u->is_passthrough && (b = uc_bits_find(&u->written, b, u->nr_blocks, true)) < u->nr_blocks; b++)
+		uc_bit_set(&u->unc_now, b);
+	uc_event(u, "failed", "%s", u->failure.msg);
 	end(o);
 }
 
@@ -274,7 +344,10 @@ static void begin_session(struct opening *o)
 	u->is_passthrough = u->super.state == UCLONE_HYDRATED;
 	if (!u->is_passthrough)
 		uc_marks_take(u);
-	uc_begin_session(u, o->nr_promoted > 0, opened_super, o);
+	if (uc_marks_has_failed(u))
+		begin_failed(o);
+	else
+		uc_begin_session(u, o->nr_promoted > 0, opened_super, o);
 }
 
 static void report_facts(struct opening *o)

@@ -54,7 +54,13 @@ static void tick_cb(struct kedge_timer *t)
 	struct worker *w = kedge_container_of(t, struct worker, tick);
 	struct kedge_err err = {0};
 
+	struct uclone_status s;
+
 	w->e->ops->tick(w->e);
+	w->e->ops->status(w->e, &s);
+	worker_note_bad(w, &s);
+	if (s.nr_source_errors)
+		worker_make_urgent(w, "the source could not carry out a read");
 	worker_steer(w);
 	if (w->is_verify_wanted && !w->is_hydrating && worker_verify(w, &err) < 0) {
 		w->is_verify_wanted = false;
@@ -69,6 +75,8 @@ static void protect(void)
 	/* we are part of the write-back path of the volume: our allocations must not wait for it */
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 #endif
+	/* program and libraries whole, of what comes later what has been touched: the bitmaps of a large volume are mostly holes, and
+	 * locked whole they are gigabytes */
 	mlockall(MCL_CURRENT);
 }
 
@@ -192,8 +200,10 @@ static int start_signals(struct worker *w)
 static int start(struct worker *w, struct kedge_err *err)
 {
 	const struct kclone_args *a = w->args;
-	int r = kedge_loop_create(256, &w->loop, err);
+	int r;
 
+	protect();
+	r = kedge_loop_create(256, &w->loop, err);
 	if (r < 0)
 		return r;
 	if (has_fd(w, HOLDER_FD_SHARE)) {
@@ -215,7 +225,7 @@ static int start(struct worker *w, struct kedge_err *err)
 		r = start_fronts(w, err);
 	if (r < 0)
 		return kedge_err_set(err, r, KEDGE_SIDE_NONE, "cannot start serving: %s", kedge_err_text(r));
-	protect();
+	mlockall(MCL_CURRENT | MCL_ONFAULT);
 	if (has_fd(w, HOLDER_FD_READY)) {
 		if (write(HOLDER_FD_READY, "r", 1) != 1)
 			kedge_warn("the holder does not listen");
@@ -228,7 +238,9 @@ static int start(struct worker *w, struct kedge_err *err)
 	if (s.state == UCLONE_HYDRATED)
 		worker_stand_alone(w, NULL);
 	bool is_recalled = worker_recall_source(w);
-	if (s.state == UCLONE_LIVE && (is_recalled || !a->is_no_attach)) {
+	/* FAILED: blocks that live on the source are read from there all the same */
+	bool needs_source = s.state == UCLONE_LIVE || (s.state == UCLONE_FAILED && !w->is_hydrated);
+	if (needs_source && (is_recalled || !a->is_no_attach)) {
 		struct kedge_err source_err = {0};
 		w->is_hydrate_wanted = !a->is_no_hydrate;
 		if (worker_open_source(w, &source_err) < 0)
@@ -249,7 +261,7 @@ static void end_operations(struct worker *w)
 
 int cmd_worker(const struct kclone_args *a)
 {
-	struct worker w = {.args = a, .sig_fd = -1, .files = {.service_fd = -1}};
+	struct worker w = {.args = a, .sig_fd = -1, .nr_bad_noted = UINT64_MAX, .files = {.service_fd = -1}};
 	struct kedge_err err = {0};
 	int r;
 

@@ -5,7 +5,7 @@
 /*
  * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
  * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_top.c what makes a
- * dm-linear above us need us no more, worker_status.c what it says of itself, worker_stop.c the end.
+ * dm-linear above us need us no more, worker_status.c what it says of itself, worker_map.c what lives where, worker_stop.c the end.
  */
 
 #include <signal.h>
@@ -45,6 +45,8 @@ struct worker {
 	uint64_t copied_bytes, zero_bytes, verified_bytes, mismatch_bytes;
 	bool is_hydrating, is_hydrated, is_hydrate_wanted, is_paused;
 	uint64_t rate_bps;
+	bool is_urgent;     /* the source has failed: no limit until an operator sets one */
+	bool is_urgent_off; /* one has, after that */
 	/* of an engine that hydrates itself: moving average, and where it was at the last tick */
 	double kernel_rate_bps;
 	uint64_t kernel_here_bytes, kernel_tick_ns;
@@ -54,10 +56,11 @@ struct worker {
 	struct kedge_err verify_err;
 
 	/* under a dm-linear, once HYDRATED: the order to the driver, and who waits for it */
-	bool is_alone_ordered;
+	bool is_unclaimed, is_alone_ordered;
 	uint64_t alone_deadline_ns;
 	struct kedge_timer alone_timer;
 	void (*alone_fn)(struct worker *w);
+	uint64_t nr_bad_noted, bad_noted_ns; /* META.bad */
 
 	struct control_call *finish_call;
 	bool is_finishing, is_stopping;
@@ -82,6 +85,10 @@ void worker_answer_attach(struct worker *w, const struct kedge_err *err);
 void worker_hydrate(struct worker *w);
 /* An engine that hydrates itself: say whether and how fast, see how far it is. Each tick; nothing to do for others. */
 void worker_steer(struct worker *w);
+/* The limit that holds now. */
+uint64_t worker_rate(const struct worker *w);
+/* The source begins to fail: what lives on it only is worth more than the limit. */
+void worker_make_urgent(struct worker *w, const char *why);
 void worker_retry_cb(struct kedge_timer *t);
 /* The hydrator goes, its figures stay. */
 void worker_retire_hydrator(struct worker *w);
@@ -89,6 +96,11 @@ void worker_retire_hydrator(struct worker *w);
 int worker_verify(struct worker *w, struct kedge_err *err);
 int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err);
 void worker_set_paused(struct worker *w, bool is_paused);
+
+/* worker_map.c */
+void worker_map(struct worker *w, const json_t *args, struct control_call *call);
+/* Keep META.bad true; each tick. */
+void worker_note_bad(struct worker *w, const struct uclone_status *s);
 
 /* worker_finish.c */
 void worker_finish(struct worker *w, struct control_call *call);

@@ -61,6 +61,10 @@ void worker_command(struct worker *w, const char *cmd, json_t *args, struct cont
 		worker_attach(w, args, call);
 		return;
 	}
+	if (strcmp(cmd, "map") == 0) {
+		worker_map(w, args, call);
+		return;
+	}
 	if (strcmp(cmd, "finish") == 0) {
 		worker_finish(w, call);
 		return;
@@ -84,6 +88,8 @@ void worker_command(struct worker *w, const char *cmd, json_t *args, struct cont
 		worker_set_paused(w, cmd[0] == 'p');
 	} else if (strcmp(cmd, "hydrate") == 0) {
 		w->is_hydrate_wanted = true;
+		if (w->e->ops->forget_bad) /* an operator has mended the source, or wants to know */
+			w->e->ops->forget_bad(w->e);
 		worker_hydrate(w);
 	} else if (strcmp(cmd, "stop") == 0) {
 		ask_holder_to_stop(w);

@@ -9,6 +9,8 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "kedge/bytes.h"
 #include "kedge/log.h"
@@ -64,9 +66,34 @@ void worker_retry_cb(struct kedge_timer *t)
 	worker_hydrate(kedge_container_of(t, struct worker, retry));
 }
 
+uint64_t worker_rate(const struct worker *w)
+{
+	return w->is_urgent ? 0 : w->rate_bps;
+}
+
+void worker_make_urgent(struct worker *w, const char *why)
+{
+	char text[160];
+
+	if (w->is_urgent || w->is_urgent_off || w->rate_bps == 0 || w->is_hydrated)
+		return;
+	w->is_urgent = true;
+	if (w->hydrator)
+		kcopy_hydrator_set_rate(w->hydrator, 0);
+	snprintf(text, sizeof text, "%s: the limit of %llu bytes a second is lifted", why, (unsigned long long)w->rate_bps);
+	worker_event(w, "hydration-urgent", text);
+}
+
+static void hydrator_event(void *arg, const char *name, const char *text)
+{
+	/* said by the engine, the first of them; META.bad has them all */
+	if (strcmp(name, "SOURCE_BAD_RANGE") != 0)
+		worker_event(arg, name, text);
+}
+
 void worker_hydrate(struct worker *w)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = w->rate_bps, .event_fn = worker_event};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .event_fn = hydrator_event};
 	struct uclone_status s;
 	struct kedge_err err = {0};
 
@@ -100,7 +127,7 @@ void worker_steer(struct worker *w)
 	w->e->ops->status(w->e, &s);
 	if (w->source)
 		w->source->ops->status(w->source, &ss);
-	w->e->ops->steer(w->e, w->is_hydrate_wanted && !w->is_paused && s.state == UCLONE_LIVE && ss.state == KEDGE_SOURCE_UP, w->rate_bps);
+	w->e->ops->steer(w->e, w->is_hydrate_wanted && !w->is_paused && s.state == UCLONE_LIVE && ss.state == KEDGE_SOURCE_UP, worker_rate(w));
 	if (w->kernel_tick_ns && now > w->kernel_tick_ns && s.here_bytes >= w->kernel_here_bytes) {
 		double bps = (double)(s.here_bytes - w->kernel_here_bytes) * 1e9 / (double)(now - w->kernel_tick_ns);
 		w->kernel_rate_bps += (bps - w->kernel_rate_bps) * 0.05;
@@ -126,7 +153,7 @@ static void verified_cb(void *arg, int res, const struct kedge_err *err)
 
 int worker_verify(struct worker *w, struct kedge_err *err)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = w->rate_bps, .is_verify = true, .event_fn = worker_event};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .event_fn = worker_event};
 	struct uclone_status s;
 
 	w->e->ops->status(w->e, &s);
@@ -162,6 +189,8 @@ int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err)
 	if (!json_is_integer(bps) || json_integer_value(bps) < 0)
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "rate needs bps: bytes a second, 0 for no limit");
 	w->rate_bps = (uint64_t)json_integer_value(bps);
+	w->is_urgent_off |= w->is_urgent;
+	w->is_urgent = false;
 	if (w->hydrator)
 		kcopy_hydrator_set_rate(w->hydrator, w->rate_bps);
 	return 0;

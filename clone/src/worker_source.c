@@ -84,6 +84,8 @@ static void source_state_cb(struct kedge_source *s, void *arg)
 		worker_answer_attach(w, NULL);
 		if (w->is_hydrate_wanted)
 			worker_hydrate(w);
+	} else if (st.state == KEDGE_SOURCE_AWAY && w->args->is_urgent) {
+		worker_make_urgent(w, "the source was lost");
 	} else if (st.state == KEDGE_SOURCE_REFUSED) {
 		worker_answer_attach(w, &st.last_err);
 	}

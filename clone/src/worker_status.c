@@ -71,7 +71,7 @@ json_t *worker_status(struct worker *w)
 			     : is_copying						       ? kcopy_state_name(ks.state)
 											       : "idle";
 	json_object_set_new(o, "hydration",
-			    json_pack("{s:s,s:I,s:I,s:I,s:I,s:o}", "state", hstate, "rate_bps",
+			    json_pack("{s:s,s:b,s:I,s:I,s:I,s:I,s:o}", "state", hstate, "urgent", w->is_urgent, "rate_bps",
 				      (json_int_t)rate, "limit_bps", (json_int_t)w->rate_bps,
 				      "copied_bytes", (json_int_t)(is_kernel ? us.here_bytes : w->copied_bytes + (w->is_comparing ? 0 : ks.copied_bytes)), "zero_bytes",
 				      (json_int_t)(w->zero_bytes + (w->is_comparing ? 0 : ks.zero_bytes)), "eta_ms",

@@ -12,6 +12,7 @@
 #include "worker.h"
 
 #include <string.h>
+#include <sys/file.h>
 
 #include "dm_top.h"
 #include "kedge/bytes.h"
@@ -42,16 +43,26 @@ static void answer(struct worker *w)
 		fn(w);
 }
 
+/* Our claim goes, our lock stays: the next worker must not begin while a write of ours is on its way. False: not yet, what is in flight under
+ * the old descriptor has that lock. */
+static bool has_unclaimed(struct worker *w)
+{
+	if (!w->is_unclaimed) {
+		int r = kedge_disk_unclaim(w->files.dest);
+		if (r < 0)
+			kedge_warn("the destination stays claimed by kclone: %s", kedge_err_text(r));
+		w->is_unclaimed = true;
+	}
+	return flock(kedge_disk_fd(w->files.dest), LOCK_EX | LOCK_NB) == 0;
+}
+
 static void give_order(struct worker *w)
 {
 	struct dm_share *m = &w->share->dm;
-	int r;
 
 	dm_top_failpoint("ordering");
-	r = kedge_disk_unclaim(w->files.dest);
-
-	if (r < 0)
-		kedge_warn("the destination stays claimed by kclone: %s", kedge_err_text(r));
+	if (!has_unclaimed(w))
+		return;
 	w->is_alone_ordered = true;
 	m->order = DM_ORDER_FINISH;
 	__atomic_store_n(&m->order_nr, m->order_nr + 1, __ATOMIC_RELEASE);

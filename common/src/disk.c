@@ -65,13 +65,27 @@ void kedge_disk_close(struct kedge_disk *d)
 
 static void step(struct file_disk *f, struct kedge_disk_io *io);
 
+/* A device takes whole logical blocks only. A read of parts of some is widened, in the bounce buffer: so many bytes come before it. */
+static uint64_t skip_bytes(const struct file_disk *f, const struct kedge_disk_io *io)
+{
+	return f->is_direct && io->op == KEDGE_DISK_READ ? io->start_bytes % f->disk.lbs_bytes : 0;
+}
+
+/* What the kernel is asked for, all in all. */
+static uint64_t whole_bytes(const struct file_disk *f, const struct kedge_disk_io *io)
+{
+	uint64_t n = skip_bytes(f, io) + io->nr_bytes;
+
+	return f->is_direct && io->op == KEDGE_DISK_READ ? kedge_round_up(n, f->disk.lbs_bytes) : n;
+}
+
 static void finish(struct file_disk *f, struct kedge_disk_io *io, int res)
 {
-	void *bounce = io->priv;
+	char *bounce = io->priv;
 
 	if (bounce) {
 		if (io->op == KEDGE_DISK_READ && res == 0)
-			memcpy(io->buf, bounce, io->nr_bytes);
+			memcpy(io->buf, bounce + skip_bytes(f, io), io->nr_bytes);
 		io->priv = NULL;
 		kedge_buf_free(bounce);
 	}
@@ -145,7 +159,7 @@ static void op_cb(struct kedge_op *op, int res)
 		}
 		io->done_bytes += (uint64_t)res;
 	}
-	if (io->done_bytes >= io->nr_bytes)
+	if (io->done_bytes >= whole_bytes(f, io))
 		finish(f, io, 0);
 	else
 		step(f, io);
@@ -177,7 +191,7 @@ static void step_zero(struct file_disk *f, struct kedge_disk_io *io)
 /* Submit what is left of an operation. */
 static void step(struct file_disk *f, struct kedge_disk_io *io)
 {
-	uint64_t start = io->start_bytes + io->done_bytes, left = io->nr_bytes - io->done_bytes;
+	uint64_t start = io->start_bytes - skip_bytes(f, io) + io->done_bytes, left = whole_bytes(f, io) - io->done_bytes;
 	char *buf = io->priv ? io->priv : io->buf;
 	int fd = io->is_fine ? f->fine_fd : f->fd;
 
@@ -207,8 +221,8 @@ static void file_submit(struct kedge_disk *d, struct kedge_disk_io *io)
 	io->is_fine = false;
 	io->priv = NULL;
 	io->ring.fn = op_cb;
-	if (has_data && f->is_direct && ((uintptr_t)io->buf & (d->lbs_bytes - 1))) {
-		io->priv = kedge_buf_alloc(io->nr_bytes);
+	if (has_data && f->is_direct && (((uintptr_t)io->buf & (d->lbs_bytes - 1)) || whole_bytes(f, io) != io->nr_bytes)) {
+		io->priv = kedge_buf_alloc(whole_bytes(f, io));
 		if (!io->priv) {
 			io->defer = (struct kedge_defer){.fn = fail_later_cb, .arg = io};
 			kedge_loop_defer(f->loop, &io->defer);
@@ -305,8 +319,8 @@ int kedge_disk_unclaim(struct kedge_disk *d)
 	char path[40];
 	int flags, fd, r = 0;
 
-	if (d->ops != &file_ops)
-		return 0;
+	if (d->ops != &file_ops || f->is_file)
+		return 0; /* of a file nothing was claimed */
 	flags = fcntl(f->fd, F_GETFL);
 	snprintf(path, sizeof path, "/proc/self/fd/%d", f->fd);
 	fd = flags < 0 ? -1 : open(path, (flags & (O_ACCMODE | O_DIRECT)) | O_CLOEXEC | O_NOCTTY);

@@ -27,7 +27,7 @@ enum uclone_state {
 	UCLONE_LIVE,     /* serving; blocks may still be at the source only */
 	UCLONE_HYDRATED, /* durable: every block is here, verified, the source is not needed any more (passthrough) */
 	UCLONE_ABORTED,  /* durable: given up before anything was written; will never serve again */
-	UCLONE_FAILED,   /* in memory only: a flush or metadata write failed; fail-stop until opened anew */
+	UCLONE_FAILED,   /* in memory only: a flush or metadata write failed; fail-stop until opened anew, without the marks of before */
 };
 const char *uclone_state_name(enum uclone_state s);
 
@@ -70,7 +70,7 @@ struct uclone_env {
 	/* Memory of uclone_marks_bytes() that outlives the process which serves, zeroes at first; NULL: none. A block that a change of the
 	 * workload made part of the destination is marked here before the change is answered. Whoever opens the clone next with this
 	 * memory takes marked blocks as written, so that a worker may die unseen: to those above it no power was cut, and what
-	 * was answered stays, flushed or not. */
+	 * was answered stays, flushed or not. A failure stays as well: the next worker opens the clone FAILED. */
 	void *marks;
 	/* One line for each thing an operator should know; may be NULL. */
 	void (*event_fn)(void *arg, const char *name, const char *text);
@@ -121,8 +121,15 @@ uint64_t uclone_size_bytes(const struct uclone *u);
 struct kedge_claims *uclone_claims(struct uclone *u);
 
 enum uclone_block_kind { UCLONE_AT_SOURCE, UCLONE_HERE, UCLONE_WRITTEN, UCLONE_BAD, UCLONE_UNKNOWN };
+/* "source", "here", "written", "bad", "unknown" */
+const char *uclone_block_kind_name(enum uclone_block_kind k);
 /* The kind of the run of blocks that starts at start_bytes, and its length, at most max_bytes. */
 enum uclone_block_kind uclone_map(const struct uclone *u, uint64_t start_bytes, uint64_t max_bytes, uint64_t *ret_nr_bytes);
+
+/* The next range at or after from_bytes that the source cannot read. 0 or -ENODATA. */
+int uclone_next_bad(const struct uclone *u, uint64_t from_bytes, uint64_t *ret_start_bytes, uint64_t *ret_nr_bytes);
+/* Forget which ranges those are: they are offered to the hydrator again. */
+void uclone_forget_bad(struct uclone *u);
 
 struct uclone_status {
 	enum uclone_state state;
@@ -131,6 +138,8 @@ struct uclone_status {
 	uint64_t durable_bytes;     /* valid and committed: what progress counts */
 	uint64_t written_bytes;     /* changed by the workload */
 	uint64_t bad_bytes;         /* marked bad at the source */
+	uint64_t nr_source_errors;  /* reads that the source could not carry out, of the workload or of the hydrator */
+	uint64_t nr_bad_changes;    /* goes up whenever the bad ranges are others */
 	uint64_t unknown_bytes;     /* lost with a damaged metadata sector: EIO */
 	uint64_t nr_commits;
 	uint64_t generation;

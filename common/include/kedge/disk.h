@@ -82,8 +82,8 @@ int kedge_disk_open(struct kedge_loop *l, const char *path, unsigned flags, stru
 		    struct kedge_err *err);
 /* The descriptor behind a disk made by kedge_disk_open (flock, xattr, fstat); -1 for others. */
 int kedge_disk_fd(const struct kedge_disk *d);
-/* Go on without what KEDGE_DISK_EXCL claimed, so that another one may: the same file or device, opened anew in the old one's place. What is
- * in flight keeps the claim until it ends. 0 or -errno, and then all is as it was. */
+/* Go on without what KEDGE_DISK_EXCL claimed, so that another one may: the same device, opened anew in the old one's place. What is in flight
+ * keeps the claim until it ends, and the flock(2) of the old descriptor: take a new one. 0 or -errno, and then all is as it was. */
 int kedge_disk_unclaim(struct kedge_disk *d);
 /* Page-aligned memory; kedge_buf_free(NULL) is a no-op. NULL when there is none. */
 void *kedge_buf_alloc(size_t nr_bytes);

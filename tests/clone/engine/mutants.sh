@@ -33,6 +33,7 @@ declare -A finders=(
 	[WRITE_NO_LOCK]="crash exhaustive"
 	[NO_MARKS]="crash exhaustive"
 	[UNKNOWN_HEALS]="meta:damaged_sector_stays_unknown_after_commits"
+	[FAILURE_FORGOTTEN]="rules:a_failure_outlives_the_worker"
 	[FINISH_ABORTED]="exhaustive rules:abort_never_loses_a_write"
 )
 

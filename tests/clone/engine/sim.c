@@ -127,6 +127,8 @@ static void disk_submit(struct kedge_disk *disk, struct kedge_disk_io *io)
 	op->flush_seq = d->done_seq;
 	if (is_failing(d->sim, d, io))
 		op->res = d->sim->fail_res;
+	else if (io->op == KEDGE_DISK_READ && io->start_bytes < d->bad_end * SIM_SECTOR && d->bad_first * SIM_SECTOR < io->start_bytes + io->nr_bytes)
+		op->res = -EIO;
 	if (io->op == KEDGE_DISK_WRITE || io->op == KEDGE_DISK_ZERO)
 		op->write = capture(d, io);
 	d->sim->nr_changes += op->write != NULL;

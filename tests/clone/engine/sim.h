@@ -63,6 +63,7 @@ struct sim_disk {
 	struct sim_write *log, **log_tail; /* completed, not flushed, in order of completion */
 	uint64_t done_seq;
 	uint64_t nr_ops;
+	uint64_t bad_first, bad_end; /* sectors that cannot be read */
 };
 
 struct sim_op {

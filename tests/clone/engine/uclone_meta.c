@@ -166,7 +166,7 @@ static void test_every_byte_of_the_superblocks_counts(void **state)
 		assert_int_equal(try_open(w), 0);
 		put_back(w, &good);
 		w->meta.cache[newer + i] ^= 0x10;
-		assert_int_equal(try_open(w), KEDGE_E_META_OLD); /* the older one alone is not enough */
+		assert_int_equal(try_open(w), KEDGE_E_META_CORRUPT); /* the older one alone is not enough */
 		put_back(w, &good);
 		w->meta.cache[newer + i] ^= 0x10;
 		w->meta.cache[older + i] ^= 0x10;
@@ -287,6 +287,92 @@ static void test_a_superblock_never_overwrites_the_present_one(void **state)
 	stop(w);
 }
 
+/* ---- a disk that cannot be read everywhere ---- */
+
+static void cannot_read(struct world *w, uint64_t start_bytes, uint64_t nr_bytes)
+{
+	w->meta.bad_first = start_bytes / 512;
+	w->meta.bad_end = (start_bytes + nr_bytes) / 512;
+}
+
+/* The older superblock is not needed. Without the newest nothing is believed: it may have said that the clone was given up. */
+static void test_a_superblock_that_cannot_be_read_is_not_needed_or_missed(void **state)
+{
+	static const uint64_t slots[] = {UC_SUPER_A_BYTES, UC_SUPER_B_BYTES};
+	unsigned nr_opened = 0;
+
+	for (unsigned way = 0; way < 4; way++) {
+		struct world *w = start(1, 8 * 4096);
+		world_do(w, UCLONE_WRITE, 0, 8, true);
+		if (way & 1) /* the newest is in the other slot */
+			world_close(w);
+		else
+			world_crash(w, SIM_CRASH_KEEP);
+		cannot_read(w, slots[way / 2], 512);
+		w->is_error_ok = true;
+		uint64_t nr_changes = w->sim.nr_changes;
+		if (world_open(w) == 0) {
+			nr_opened++;
+			assert_int_equal(world_do(w, UCLONE_READ, 0, 64, false), 0);
+			world_close(w);
+		} else {
+			assert_int_equal(w->open_res, KEDGE_E_META_CORRUPT);
+			assert_int_equal(w->sim.nr_changes, nr_changes);
+		}
+		cannot_read(w, 0, UC_MAP_START_BYTES);
+		nr_changes = w->sim.nr_changes;
+		assert_int_equal(world_open(w), KEDGE_E_META_CORRUPT);
+		assert_int_equal(w->sim.nr_changes, nr_changes);
+		cannot_read(w, 0, 0);
+		w->is_error_ok = false;
+		assert_int_equal(world_open(w), 0);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 64, false), 0);
+		stop(w);
+	}
+	assert_int_equal(nr_opened, 2);
+}
+
+/* A page of the map that cannot be read is unknown: EIO there, all else goes on, and it is not overwritten: it may come back. */
+static void test_a_page_that_cannot_be_read_is_unknown_until_it_can(void **state)
+{
+	for (unsigned way = 0; way < 2; way++) {
+		struct world *w = start(1, (2 * (uint64_t)UC_PAGE_BLOCKS + 1) * 4096);
+		uint64_t here = UC_PAGE_BLOCKS * 8; /* a sector of the second page */
+		struct uclone_status s;
+		world_do(w, UCLONE_WRITE, here, 8, true);
+		world_do(w, UCLONE_WRITE, 0, 8, true); /* what is newest can be read */
+		world_do(w, UCLONE_WRITE, here + 8, 8, false);
+		if (way)
+			world_process_death(w); /* what is answered is in the marks only */
+		else
+			world_close(w);
+		cannot_read(w, UC_MAP_START_BYTES + UC_PAGE + 512, 512);
+		assert_int_equal(world_open(w), 0);
+		w->is_error_ok = true;
+		uclone_status(w->u, &s);
+		assert_int_equal(s.unknown_bytes, (uint64_t)UC_PAGE_BLOCKS * 4096);
+		assert_int_equal(world_do(w, UCLONE_READ, here, 8, false), -EIO);
+		assert_int_equal(world_do(w, UCLONE_WRITE, here, 8, false), -EIO);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 8, false), 0);
+		assert_int_equal(world_do(w, UCLONE_WRITE, 16, 8, true), 0);
+		world_finish_begin(w);
+		world_settle(w);
+		assert_int_equal(w->finish_res, KEDGE_E_NOT_HYDRATED);
+		w->is_error_ok = false;
+		if (way)
+			world_process_death(w);
+		else
+			world_close(w);
+		cannot_read(w, 0, 0);
+		assert_int_equal(world_open(w), 0);
+		uclone_status(w->u, &s);
+		assert_int_equal(s.unknown_bytes, 0);
+		assert_int_equal(world_do(w, UCLONE_READ, here, 16, false), 0);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 32, false), 0);
+		stop(w);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -297,6 +383,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_damaged_sector_stays_unknown_after_commits),
 		cmocka_unit_test(test_damage_to_the_newest_sector_is_called_damage),
 		cmocka_unit_test(test_a_superblock_never_overwrites_the_present_one),
+		cmocka_unit_test(test_a_superblock_that_cannot_be_read_is_not_needed_or_missed),
+		cmocka_unit_test(test_a_page_that_cannot_be_read_is_unknown_until_it_can),
 	};
 
 	return RUN_RULES(tests, argc, argv);

@@ -117,6 +117,45 @@ static void test_what_no_commit_covers_is_not_shown_after_a_failure(void **state
 	stop(w);
 }
 
+/* Fail-stop is the clone's, not the worker's: the next one must not take for true what a failed flush may have lost. */
+static void test_a_failure_outlives_the_worker(void **state)
+{
+	for (unsigned n = 1; n <= 3; n++) {
+		struct world *w = start(n, 8 * 4096);
+		struct uclone_status s;
+		assert_true(world_hydrate(w, 2, 3, 1));
+		assert_int_equal(world_do(w, UCLONE_WRITE, 0, 8, true), 0);
+		assert_int_equal(world_do(w, UCLONE_WRITE, 8, 8, false), 0);
+		w->is_error_ok = true;
+		world_settle(w);
+		w->sim.fail_at = w->sim.nr_ops + n;
+		w->sim.fail_res = -EIO;
+		assert_int_equal(world_do(w, UCLONE_FLUSH, 0, 0, false), -EIO);
+		for (unsigned worker = 0; worker < 2; worker++) {
+			uint64_t nr_writes = w->meta.nr_ops;
+			world_process_death(w);
+			assert_int_equal(world_open(w), 0);
+			uclone_status(w->u, &s);
+			assert_int_equal(s.state, UCLONE_FAILED);
+			assert_true(s.failure.msg[0] != 0);
+			/* committed once, but who knows what came after */
+			assert_int_equal(world_do(w, UCLONE_READ, 0, 8, false), -EIO);
+			assert_int_equal(world_do(w, UCLONE_READ, 8, 8, false), -EIO);
+			assert_int_equal(world_do(w, UCLONE_READ, 16, 8, false), 0); /* copied */
+			assert_int_equal(world_do(w, UCLONE_READ, 24, 8, false), 0); /* at the source as ever */
+			assert_int_equal(world_do(w, UCLONE_WRITE, 16, 8, false), -EIO);
+			assert_int_equal(world_do(w, UCLONE_FLUSH, 0, 0, false), -EIO);
+			assert_true(w->meta.nr_ops - nr_writes < 10); /* it reads, and leaves all as it is */
+		}
+		world_close(w);
+		world_crash(w, SIM_CRASH_DROP); /* the holder goes as well: a fresh start */
+		w->is_error_ok = false;
+		assert_int_equal(world_open(w), 0);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 64, false), 0);
+		stop(w);
+	}
+}
+
 /* The superblock of a finish fails while the commit of a FLUSH is under way. */
 static void test_a_failure_beside_a_commit_fails_the_commit(void **state)
 {
@@ -406,6 +445,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_late_source_data_changes_nothing),
 		cmocka_unit_test(test_failed_commit_stops_everything_but_committed_reads),
 		cmocka_unit_test(test_what_no_commit_covers_is_not_shown_after_a_failure),
+		cmocka_unit_test(test_a_failure_outlives_the_worker),
 		cmocka_unit_test(test_a_failure_beside_a_commit_fails_the_commit),
 		cmocka_unit_test(test_failed_write_over_a_copied_block_counts_as_written),
 		cmocka_unit_test(test_sizes_of_every_kind_are_copied_whole),

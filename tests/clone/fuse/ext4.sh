@@ -8,7 +8,7 @@ need mkfs.ext4 e2fsck jq losetup findmnt
 kclone=$1 bytes=$((256 * 1024 * 1024)) kills=6
 mnt=$work/mnt
 unmount() { umount "$mnt" 2>/dev/null || true; }
-trap 'code=$?; unmount; (exit $code); clean_up' EXIT
+trap 'code=$?; unmount; clean_up $code' EXIT
 mkdir "$work/tree" "$mnt"
 head -c 96M /dev/urandom >"$work/tree/old"
 sum_old=$(sha256sum <"$work/tree/old")

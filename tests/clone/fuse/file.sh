@@ -5,7 +5,7 @@
 set -euo pipefail
 . "$(dirname "$0")/../kclone/lib.sh"
 . "$(dirname "$0")/../../lib/loop.sh"
-trap 'code=$?; loop_drop "${LOOP_DEVICE:-/none}" "$work/"; (exit $code); clean_up' EXIT
+trap 'code=$?; loop_drop "${LOOP_DEVICE:-/none}" "$work/"; clean_up $code' EXIT
 need fio jq fallocate setpriv findmnt losetup
 kclone=$1 bytes=$((96 * 1024 * 1024 + 1536)) kills=20
 disk=$work/disk seed=${SEED:-$RANDOM}
@@ -55,7 +55,7 @@ for ((i = 0; i < 60; i++)); do
 	case $((RANDOM % 8)) in
 	0 | 1)
 		at=$((at / 4096 * 4096 + RANDOM % 2 * 512)) n=$((n / 512 * 512 + 512))
-		n=$((n < bytes - at ? n : bytes - at)) # past the end it is refused
+		[ $((at + n)) -le "$bytes" ] || n=$((bytes - at)) # a hole ends where the volume does
 		how=$((RANDOM % 2 ? 0 : 1))
 		for f in "$disk" "$work/want"; do
 			if [ "$how" = 0 ]; then

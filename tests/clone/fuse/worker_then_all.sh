@@ -43,7 +43,7 @@ drop_devices() {
 	loop_drop_all "$work/"
 	umount -l "$work/disk" 2>/dev/null || true
 }
-trap 'code=$?; kill_session KILL "${work_pid:-0}"; kill_session KILL "${serve_pid:-0}"; drop_devices; (exit $code); clean_up' EXIT
+trap 'code=$?; kill_session KILL "${work_pid:-0}"; kill_session KILL "${serve_pid:-0}"; drop_devices; clean_up $code' EXIT
 
 for ((round = 1; round <= rounds; round++)); do
 	rm -rf "$work/meta" "$work/meta.seen" "$work/dest" "$work/record" "$work/state"

@@ -110,6 +110,25 @@ kill -0 "$serve_pid" || die "the first serve was disturbed"
 must_fail 27 "in use" "$kclone" check --meta "$work/meta"
 must_fail 27 "in use" "$kclone" abort --meta "$work/meta"
 must_fail 1 "serves .* already" serve_other
+must_fail 27 "in use" "$kclone" create --source "$work/source" --dest "$work/dest" --meta "$work/meta3"
+[ ! -e "$work/meta3" ] || die "a refused create left metadata"
+stop_serve
+echo "# a destination that somebody holds still, as the kernel does for a worker that was killed while it wrote"
+exec 9<"$work/dest"
+flock 9
+"$kclone" serve --meta "$work/meta" --nbd "$work/nbd" --control "$work/control" --no-hydrate >"$work/serve.out" 2>>"$work/serve.log" 9<&- &
+pids+=("$!")
+serve_pid=$!
+is_locked() { ! flock -n "$work/meta" true; }
+wait_for 10 "kclone has the metadata" is_locked
+for _ in $(seq 10); do
+	! grep -q serving "$work/serve.out" || die "served while somebody holds the destination"
+	sleep 0.05
+done
+exec 9<&-
+wait_for 20 "kclone is ready" grep -q serving "$work/serve.out"
+stop_serve
+serve --no-hydrate
 echo "# finish and abort in the wrong state"
 must_fail 8 "cannot connect" "$kclone" stop --control "$work/nobody"
 must_fail 9 "not here yet" "$kclone" finish --control "$work/control"

@@ -8,7 +8,7 @@ work=$(mktemp -d /tmp/kclone-test.XXXXXX)
 pids=()
 
 clean_up() {
-	local code=$? pid dir
+	local code=${1:-$?} pid dir
 	trap - EXIT
 	for pid in "${pids[@]}"; do
 		kill "$pid" 2>/dev/null || true
