@@ -23,6 +23,7 @@
 
 #include "dm_governor.h"
 #include "dm_stack.h"
+#include "kattach_use.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -31,13 +32,17 @@
 #define RECORD_MS 1000
 #define ALONE_LOOK_MS 50
 #define SLEEP_MAX_MS 50 /* an order waits no longer */
+#define COPIES_END_MS 5000
+#define FINISH_LOGOUT_MS 5000 /* whoever asked for the finish waits for it; the rest goes on behind */
 
 struct driver {
 	struct holder_share *share;
 	struct dm_share *m;
+	const char *source_attach;
 	struct dm_record rec;
 	struct dm_stack st;
 	struct governor g;
+	struct kattach_use use; /* of the kernel's initiator, where that has the source */
 	uint64_t recorded_ms, next_ms;
 	uint32_t pause_ms; /* of the last dose */
 	uint64_t hydrated_before; /* by the status before */
@@ -68,10 +73,17 @@ static void set_phase(struct driver *d, enum dm_phase p)
 static int start_live(struct driver *d, struct kedge_err *err)
 {
 	struct uc_super *s = &d->rec.super;
-	int r = dm_stack_open(&d->st, &d->rec, d->share->loop_path, err);
+	bool is_kernel = dm_record_is_kernel_attach(s, d->source_attach);
+	int r = is_kernel ? kattach_use_init(&d->use, &d->rec, &d->st, d->m, err) : 0;
 
+	if (r == 0)
+		r = dm_stack_open(&d->st, &d->rec, is_kernel ? NULL : d->share->loop_path, err);
 	if (r < 0)
 		return r;
+	kattach_use_start(&d->use);
+	if (!is_kernel && s->dm_is_kernel_attach) /* the feed has taken over from a disk that nobody needs now */
+		kattach_end_left(d->rec.meta, &s->opts);
+	s->dm_is_kernel_attach = is_kernel;
 	/* not closed cleanly: whether the workload wrote is not known, so it did */
 	if (s->state == UCLONE_LIVE && !s->is_clean)
 		s->dm_was_written = true;
@@ -101,10 +113,15 @@ static int start(struct driver *d, const char *meta, struct kedge_err *err)
 		return r;
 	if (d->rec.super.state == UCLONE_ABORTED)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
+	if (d->rec.super.dm_was_deceived)
+		return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
 	if (d->rec.super.state == UCLONE_HYDRATED) {
 		r = dm_stack_open_alone(&d->st, &d->rec, err);
 		if (r == 0)
 			set_phase(d, DM_PHASE_ALONE);
+		/* one that died before it had logged out */
+		if (r == 0 && d->rec.super.dm_is_kernel_attach && kattach_use_init(&d->use, &d->rec, &d->st, d->m, NULL) == 0)
+			kattach_use_end(&d->use, 0);
 	} else {
 		r = start_live(d, err);
 	}
@@ -182,6 +199,17 @@ static void record_progress(struct driver *d, uint64_t nr_before)
 	__atomic_store_n(&d->m->nr_durable, nr_before, __ATOMIC_RELEASE);
 }
 
+/* What was read since the session came back may be another volume's: never again, and now. */
+static void deceived(struct driver *d)
+{
+	struct kedge_err err = {0};
+
+	d->rec.super.dm_was_deceived = true;
+	if (dm_record_write(&d->rec, &err) < 0)
+		kedge_error("%s", err.msg);
+	fail(d, d->use.a.err.msg);
+}
+
 static void live_step(struct driver *d)
 {
 	struct dm_clone_status s = {0};
@@ -190,6 +218,10 @@ static void live_step(struct driver *d)
 	struct kedge_err err = {0};
 	uint64_t limit = __atomic_load_n(&d->m->limit_bps, __ATOMIC_ACQUIRE);
 
+	if (kattach_use_step(&d->use, v.now_ms)) {
+		deceived(d);
+		return;
+	}
 	if (dm_stack_status(&d->st, false, &s, &err) < 0) {
 		fail(d, err.msg);
 		return;
@@ -208,6 +240,8 @@ static void live_step(struct driver *d)
 	if (v.now_ms - d->recorded_ms >= RECORD_MS || (is_all && d->rec.super.dm_nr_seen < s.nr_regions))
 		record_progress(d, is_all ? s.nr_hydrated : d->hydrated_before);
 	d->hydrated_before = s.nr_hydrated;
+	if (is_all && s.nr_hydrating == 0)
+		kattach_use_prove(&d->use);
 	if (v.now_ms < d->next_ms)
 		return;
 	v.nr_ios = dm_stack_nr_ios(&d->st, false);
@@ -215,7 +249,7 @@ static void live_step(struct driver *d)
 	v.nr_hydrated = s.nr_hydrated;
 	v.nr_regions = s.nr_regions;
 	v.nr_hydrating = s.nr_hydrating;
-	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE);
+	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE) && kattach_use_is_up(&d->use);
 	if (limit != d->g.o.limit_bps) {
 		gov_set_limit(&d->g, limit);
 		d->is_free = false;
@@ -234,8 +268,10 @@ static void live_step(struct driver *d)
 
 static int order_finish(struct driver *d, struct kedge_err *err)
 {
-	int r = dm_stack_prove(&d->st, err);
+	int r = kattach_use_is_proven(&d->use, err);
 
+	if (r == 0)
+		r = dm_stack_prove(&d->st, err);
 	if (r < 0)
 		return r;
 	d->rec.super.state = UCLONE_HYDRATED;
@@ -244,9 +280,11 @@ static int order_finish(struct driver *d, struct kedge_err *err)
 	r = dm_record_write(&d->rec, err);
 	if (r == 0)
 		r = dm_stack_stand_alone(&d->st, err);
-	if (r == 0)
-		set_phase(d, DM_PHASE_ALONE);
-	return r;
+	if (r < 0)
+		return r;
+	set_phase(d, DM_PHASE_ALONE);
+	kattach_use_end(&d->use, FINISH_LOGOUT_MS); /* it stands alone, whatever becomes of the session */
+	return 0;
 }
 
 static int order_abort(struct driver *d, struct kedge_err *err)
@@ -308,6 +346,22 @@ static void look_at_orders(struct driver *d)
 
 /* ---- end ---- */
 
+/* Copies under way end with their source, or without it: they must end, or the devices never go. */
+static void let_copies_end(struct driver *d)
+{
+	const struct timespec t = {.tv_nsec = 50000000};
+	struct dm_clone_status s = {0};
+
+	if (!d->use.is_used || d->m->phase == DM_PHASE_ALONE)
+		return;
+	for (unsigned i = 0; d->m->phase == DM_PHASE_LIVE && i < COPIES_END_MS / 50 && kattach_use_is_up(&d->use); i++) {
+		if (dm_stack_status(&d->st, false, &s, NULL) < 0 || s.nr_hydrating == 0)
+			return;
+		nanosleep(&t, NULL);
+	}
+	kattach_use_end(&d->use, KATTACH_END_MS); /* which fails them */
+}
+
 /* The holder stops us: the devices go. Refused while the workload has its own open, and then nothing has changed. */
 static int end_cleanly(struct driver *d, struct kedge_err *err)
 {
@@ -329,10 +383,13 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 			d->rec.super.dm_was_written = true;
 		r = 0;
 	}
-	if (r == 0)
+	if (r == 0) {
+		let_copies_end(d);
 		r = dm_stack_remove(&o->migration, d->rec.meta, o->dest_path, err);
+	}
 	if (r < 0)
 		return r;
+	kattach_use_end(&d->use, KATTACH_END_MS);
 	set_phase(d, DM_PHASE_NONE);
 	if (!is_live)
 		return 0;
@@ -340,12 +397,12 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 	return dm_record_write(&d->rec, err);
 }
 
-/* The holder died, and with it the feed: what the workload reads waits for the next one. */
+/* The holder died, and with it the feed: what the workload reads waits for the next one. The kernel's own session goes on. */
 static void end_orphaned(struct driver *d)
 {
 	struct kedge_err err = {0};
 
-	if (d->m->phase == DM_PHASE_LIVE && dm_stack_hold_source(&d->st, &err) < 0)
+	if (d->m->phase == DM_PHASE_LIVE && !d->use.is_used && dm_stack_hold_source(&d->st, &err) < 0)
 		kedge_warn("%s", err.msg);
 }
 
@@ -361,6 +418,8 @@ static int run(struct driver *d, struct kedge_err *err)
 	while (!is_asked_to_end && getppid() == d->share->holder_pid) {
 		if (d->m->phase == DM_PHASE_LIVE)
 			live_step(d);
+		else
+			kattach_use_step(&d->use, now_ms());
 		look_at_orders(d);
 		uint64_t now = now_ms();
 		unsigned ms = d->m->phase != DM_PHASE_LIVE ? ALONE_LOOK_MS : d->next_ms > now ? (unsigned)(d->next_ms - now) : 1;
@@ -374,7 +433,7 @@ static int run(struct driver *d, struct kedge_err *err)
 
 int cmd_driver(const struct kclone_args *a)
 {
-	struct driver d = {0};
+	struct driver d = {.source_attach = a->source_attach};
 	struct kedge_err err = {0};
 	struct sigaction sa = {.sa_handler = term_cb};
 

@@ -37,7 +37,8 @@ struct front {
  * 0 (asked to stop) or with an exit code that no restart can mend (KEDGE_EXIT_META_* and the like), the holder detaches the
  * loop device, unmounts, removes the sockets, and exits with the same code. SIGTERM and SIGINT are passed on as SIGTERM.
  *
- * Of a kernel clone (is_dm) the FUSE file and its loop device are the feed, the clone's source, and a second process stands beside the
+ * Of a kernel clone (is_dm) the FUSE file and its loop device are the feed, the clone's source (none where the kernel's own initiator has the
+ * source), and a second process stands beside the
  * worker: the driver (cmd_driver.c), which makes and governs the kernel's devices. It may wait for I/O that the worker serves, so it
  * is never the worker. It is started once the loop device is there and restarted when it dies; what it says and is told goes through
  * struct dm_share. When the holder stops, the driver ends first, then a helper takes the devices away. */
@@ -82,9 +83,14 @@ struct dm_share {
 	uint64_t answer_nr; /* the order that the answer is for */
 	int32_t answer_code;
 	char answer_text[320];
+	uint32_t is_kernel_attach, attach_state; /* enum kattach_state */
+	char attach_disk[64], attach_text[256];
 	/* the worker's */
 	uint32_t is_wanted, order; /* hydration; enum dm_order */
 	uint64_t limit_bps, order_nr;
+	/* where the source is up, for the kernel's initiator */
+	char attach_url[UCLONE_URL_MAX], attach_chap_file[UCLONE_PATH_MAX];
+	uint64_t attach_nr;
 };
 
 /* The first page of the shared memory: facts that workers read and the holder writes (or the other way round where said). */
@@ -103,6 +109,7 @@ struct holder_share {
 	struct dm_share dm;
 	uint64_t marks_start_bytes, marks_bytes; /* the engine's marks in this memory (uclone_env.marks) */
 };
+_Static_assert(sizeof(struct holder_share) <= 4096, "one page");
 
 /* fuse.c: descriptor and share as handed over by the holder. */
 int fuse_front_create(struct kedge_loop *l, int fuse_fd, int share_fd, struct front **ret_front, struct kedge_err *err);

@@ -7,6 +7,7 @@
  * Locks. None: one thread.
  */
 #include "dm_governor.h"
+#include "kattach.h"
 #include "kedge/loopdev.h"
 #include "worker.h"
 
@@ -19,9 +20,14 @@ static json_t *text_or_null(const char *t)
 
 static json_t *kernel_status(const struct dm_share *m)
 {
-	return json_pack("{s:I,s:I,s:I,s:s,s:I,s:I}", "regions", (json_int_t)m->nr_regions, "hydrated", (json_int_t)m->nr_hydrated,
+	json_t *source = m->is_kernel_attach
+				 ? json_pack("{s:s,s:s,s:o,s:s}", "attach", "kernel", "state", kattach_state_name((enum kattach_state)m->attach_state),
+					     "disk", text_or_null(m->attach_disk), "error", m->attach_text)
+				 : json_pack("{s:s}", "attach", "feed");
+
+	return json_pack("{s:I,s:I,s:I,s:s,s:I,s:I,s:o}", "regions", (json_int_t)m->nr_regions, "hydrated", (json_int_t)m->nr_hydrated,
 			 "hydrating", (json_int_t)m->nr_hydrating, "governor", gov_phase_name((enum gov_phase)m->gov_phase), "dose_bps",
-			 (json_int_t)m->dose_bps, "foreground_percent", (json_int_t)m->speed_percent);
+			 (json_int_t)m->dose_bps, "foreground_percent", (json_int_t)m->speed_percent, "source", source);
 }
 
 json_t *worker_status(struct worker *w)
