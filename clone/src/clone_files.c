@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <time.h>
@@ -35,6 +36,27 @@ void clone_seen_path(const char *meta, char out[UCLONE_PATH_MAX + 8])
 void clone_run_path(const char *meta, char out[UCLONE_PATH_MAX + 8])
 {
 	snprintf(out, UCLONE_PATH_MAX + 8, "%s.run", meta);
+}
+
+bool clone_recall_source(const char *meta, char url[UCLONE_URL_MAX], char chap_file[UCLONE_PATH_MAX])
+{
+	char path[UCLONE_PATH_MAX + 16], *text, *nl, *nl2 = NULL;
+	bool is_good = false;
+
+	snprintf(path, sizeof path, "%s.source", meta);
+	if (kedge_file_read(path, UCLONE_URL_MAX + UCLONE_PATH_MAX, &text, NULL, NULL) < 0)
+		return false;
+	nl = strchr(text, '\n');
+	if (nl)
+		nl2 = strchr(nl + 1, '\n');
+	if (nl2 && nl > text && nl - text < UCLONE_URL_MAX && nl2 - nl - 1 < UCLONE_PATH_MAX) {
+		*nl = *nl2 = 0;
+		strcpy(url, text);
+		strcpy(chap_file, nl + 1);
+		is_good = true;
+	}
+	free(text);
+	return is_good;
 }
 
 int kclone_fail(const struct kedge_err *err)

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "dm_stack.h"
+#include "kattach.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
@@ -252,10 +253,13 @@ static int create_kernel(const struct kclone_args *a, const struct uclone_create
 	int r;
 
 	s.dm_region_bytes = a->region_bytes ? a->region_bytes : DM_REGION_DEFAULT_BYTES;
+	s.dm_is_kernel_attach = a->source_attach && strcmp(a->source_attach, "kernel") == 0;
 	kedge_uuid_create(&s.id);
 	clone_seen_path(a->meta, seen);
 	dm_record_kernel_path(a->meta, kernel);
 	r = dm_clone_check_region(o->source.size_bytes, o->source.lbs_bytes, s.dm_region_bytes, err);
+	if (r == 0 && s.dm_is_kernel_attach)
+		r = kattach_check(o, err);
 	if (r == 0)
 		r = make_file(a->meta, DM_RECORD_BYTES, err);
 	if (r == 0) {
@@ -300,6 +304,8 @@ int cmd_create(const struct kclone_args *a)
 
 	if (r == 0)
 		r = choose_engine(a, &is_dm, &err);
+	if (r == 0 && a->source_attach && !is_dm)
+		r = kedge_err_set(&err, -EINVAL, KEDGE_SIDE_NONE, "--source-attach is of the kernel engine (--engine dm)");
 	if (r == 0)
 		r = fill_opts(a, &o, &err);
 	/* --size and --serial: prepared before the export exists, nobody is asked */

@@ -12,6 +12,7 @@
 #include "dm_stack.h"
 #include "kclone.h"
 #include "kedge/loop.h"
+#include "kiscsi.h"
 
 struct finding {
 	const char *what;
@@ -31,8 +32,9 @@ int cmd_doctor(const struct kclone_args *a)
 				{.what = "fuse", .is_needed = true},
 				{.what = "loop", .is_needed = true},
 				{.what = "dm-linear"},
-				{.what = "dm-clone"}};
-	struct finding *ring = &all[0], *top = &all[3], *clone = &all[4];
+				{.what = "dm-clone"},
+				{.what = "open-iscsi"}};
+	struct finding *ring = &all[0], *top = &all[3], *clone = &all[4], *initiator = &all[5];
 	struct kedge_err err = {0};
 	struct kedge_loop *l = NULL;
 	struct utsname u = {0};
@@ -51,6 +53,10 @@ int cmd_doctor(const struct kclone_args *a)
 	err = (struct kedge_err){0};
 	clone->is_good = top->is_good && dm_probe(&err) == 0;
 	snprintf(clone->text, sizeof clone->text, "%s", clone->is_good ? "the kernel can run clones itself" : top->is_good ? err.msg : top->text);
+	err = (struct kedge_err){0};
+	initiator->is_good = kiscsi_probe(&err) == 0;
+	snprintf(initiator->text, sizeof initiator->text, "%s",
+		 initiator->is_good ? "the kernel's initiator can be a clone's source (--source-attach kernel)" : err.msg);
 	const char *engine = clone->is_good ? "dm" : "user";
 	char why[KEDGE_ERR_MSG_MAX + 160];
 	snprintf(why, sizeof why, "%s%s", clone->is_good ? "the kernel has dm-clone" : clone->text,
@@ -69,7 +75,7 @@ int cmd_doctor(const struct kclone_args *a)
 	} else {
 		printf("kernel     %s\nengine     %s: %s\n", u.release, engine, why);
 		for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-			printf("%-9s  %s%s\n", all[i].what, all[i].is_good ? "" : all[i].is_needed ? "MISSING: " : "no: ", all[i].text);
+			printf("%-10s %s%s\n", all[i].what, all[i].is_good ? "" : all[i].is_needed ? "MISSING: " : "no: ", all[i].text);
 	}
 	json_decref(o);
 	return is_usable ? KEDGE_EXIT_OK : KEDGE_EXIT_FAILED;

@@ -31,6 +31,7 @@
 #define ALONE_LOOK_MS 50
 #define HEAD_LOOK_MS 2 /* the workload waits for its device */
 #define SLEEP_MAX_MS 50 /* an order waits no longer */
+#define COPIES_END_MS 5000
 
 static volatile sig_atomic_t is_asked_to_end;
 
@@ -110,10 +111,18 @@ int driver_go_live(struct driver *d, struct kedge_err *err)
 
 static int start_live(struct driver *d, struct kedge_err *err)
 {
-	int r = dm_stack_open(&d->st, &d->rec, d->share->loop_path, err);
+	struct uc_super *s = &d->rec.super;
+	bool is_kernel = dm_record_is_kernel_attach(s, d->a->source_attach);
+	int r = is_kernel ? kattach_use_init(&d->use, &d->rec, &d->st, d->m, err) : 0;
 
+	if (r == 0)
+		r = dm_stack_open(&d->st, &d->rec, is_kernel ? NULL : d->share->loop_path, err);
 	if (r < 0)
 		return r;
+	kattach_use_start(&d->use);
+	if (!is_kernel && s->dm_is_kernel_attach) /* the feed has taken over from a disk that nobody needs now */
+		kattach_end_left(d->rec.meta, &s->opts);
+	s->dm_is_kernel_attach = is_kernel;
 	if (!(d->a->head_start_bytes || d->a->head_start_ms) || !dm_mark_is_possible(&d->st))
 		return driver_go_live(d, err);
 	r = map_bits(d, err);
@@ -141,10 +150,15 @@ static int start(struct driver *d, struct kedge_err *err)
 		return r;
 	if (d->rec.super.state == UCLONE_ABORTED)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
+	if (d->rec.super.dm_was_deceived)
+		return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
 	if (d->rec.super.state == UCLONE_HYDRATED) {
 		r = dm_stack_open_alone(&d->st, &d->rec, err);
 		if (r == 0)
 			driver_set_phase(d, DM_PHASE_ALONE);
+		/* one that died before it had logged out */
+		if (r == 0 && d->rec.super.dm_is_kernel_attach && kattach_use_init(&d->use, &d->rec, &d->st, d->m, NULL) == 0)
+			kattach_use_end(&d->use, 0);
 	} else {
 		r = start_live(d, err);
 	}
@@ -228,6 +242,17 @@ static void record_progress(struct driver *d, uint64_t nr_before)
 	__atomic_store_n(&d->m->nr_durable, nr_before, __ATOMIC_RELEASE);
 }
 
+/* What was read since the session came back may be another volume's: never again, and now. */
+static void deceived(struct driver *d)
+{
+	struct kedge_err err = {0};
+
+	d->rec.super.dm_was_deceived = true;
+	if (dm_record_write(&d->rec, &err) < 0)
+		kedge_error("%s", err.msg);
+	fail(d, d->use.a.err.msg);
+}
+
 static void live_step(struct driver *d)
 {
 	struct dm_clone_status s = {0};
@@ -236,6 +261,10 @@ static void live_step(struct driver *d)
 	struct kedge_err err = {0};
 	uint64_t limit = __atomic_load_n(&d->m->limit_bps, __ATOMIC_ACQUIRE);
 
+	if (kattach_use_step(&d->use, v.now_ms)) {
+		deceived(d);
+		return;
+	}
 	if (dm_stack_status(&d->st, false, &s, &err) < 0) {
 		fail(d, err.msg);
 		return;
@@ -254,9 +283,11 @@ static void live_step(struct driver *d)
 	if (v.now_ms - d->recorded_ms >= RECORD_MS || (is_all && d->rec.super.dm_nr_seen < s.nr_regions))
 		record_progress(d, is_all ? s.nr_hydrated : d->hydrated_before);
 	d->hydrated_before = s.nr_hydrated;
+	if (is_all && s.nr_hydrating == 0)
+		kattach_use_prove(&d->use);
 	if (v.now_ms < d->next_ms)
 		return;
-	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE);
+	v.is_wanted = __atomic_load_n(&d->m->is_wanted, __ATOMIC_ACQUIRE) && kattach_use_is_up(&d->use);
 	if (d->win.is_on) {
 		d->is_free = false;
 		d->next_ms = v.now_ms + dm_windows_step(&d->win, &s, v.is_wanted, limit);
@@ -283,6 +314,22 @@ static void live_step(struct driver *d)
 
 /* ---- end ---- */
 
+/* Copies under way end with their source, or without it: they must end, or the devices never go. */
+static void let_copies_end(struct driver *d)
+{
+	const struct timespec t = {.tv_nsec = 50000000};
+	struct dm_clone_status s = {0};
+
+	if (!d->use.is_used || d->m->phase == DM_PHASE_ALONE)
+		return;
+	for (unsigned i = 0; d->m->phase == DM_PHASE_LIVE && i < COPIES_END_MS / 50 && kattach_use_is_up(&d->use); i++) {
+		if (dm_stack_status(&d->st, false, &s, NULL) < 0 || s.nr_hydrating == 0)
+			return;
+		nanosleep(&t, NULL);
+	}
+	kattach_use_end(&d->use, KATTACH_END_MS); /* which fails them */
+}
+
 /* The holder stops us: the devices go. Refused while the workload has its own open, and then nothing has changed. */
 static int end_cleanly(struct driver *d, struct kedge_err *err)
 {
@@ -305,10 +352,13 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 		r = 0;
 	}
 	dm_windows_fini(&d->win);
-	if (r == 0)
+	if (r == 0) {
+		let_copies_end(d);
 		r = dm_stack_remove(&o->migration, d->rec.meta, o->dest_path, err);
+	}
 	if (r < 0)
 		return r;
+	kattach_use_end(&d->use, KATTACH_END_MS);
 	driver_set_phase(d, DM_PHASE_NONE);
 	if (!is_live)
 		return 0;
@@ -316,12 +366,12 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 	return dm_record_write(&d->rec, err);
 }
 
-/* The holder died, and with it the feed: what the workload reads waits for the next one. */
+/* The holder died, and with it the feed: what the workload reads waits for the next one. The kernel's own session goes on. */
 static void end_orphaned(struct driver *d)
 {
 	struct kedge_err err = {0};
 
-	if (d->m->phase == DM_PHASE_LIVE && dm_stack_hold_source(&d->st, &err) < 0)
+	if (d->m->phase == DM_PHASE_LIVE && !d->use.is_used && dm_stack_hold_source(&d->st, &err) < 0)
 		kedge_warn("%s", err.msg);
 }
 
@@ -353,6 +403,8 @@ static int run(struct driver *d, struct kedge_err *err)
 		tell_ready(d);
 		if (d->m->phase == DM_PHASE_LIVE)
 			live_step(d);
+		else
+			kattach_use_step(&d->use, now_ms());
 		driver_look_at_orders(d);
 		if (d->end_code) /* it could not hand out the clone */
 			return kedge_err_set(err, d->end_code, KEDGE_SIDE_NONE, "%s", d->m->answer_text);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "dm_top.h"
+#include "kattach.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
 #include "kedge/log.h"
@@ -129,6 +130,8 @@ static int abort_kernel(const struct kclone_args *a, struct kedge_err *err)
 				  s->dm_was_written ? "" : "perhaps ");
 	else if (s->state != UCLONE_ABORTED)
 		r = dm_stack_remove(&s->opts.migration, a->meta, s->opts.dest_path, err);
+	if (r == 0 && s->state != UCLONE_ABORTED)
+		kattach_end_left(a->meta, &s->opts);
 	if (r == 0 && s->state != UCLONE_ABORTED) {
 		rec.super.state = UCLONE_ABORTED;
 		r = dm_record_write(&rec, err);

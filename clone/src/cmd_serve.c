@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "dm_top.h"
+#include "kattach.h"
 #include "kclone.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -46,7 +47,7 @@ static int look(const char *meta, bool is_top, struct clone_files *ret_files, st
 }
 
 /* Of a kernel clone: the record, and that this kernel can run it. The metadata and devices are looked at by the driver. */
-static int look_kernel(const char *meta, struct clone_files *ret_files, struct uc_super *ret_super, struct kedge_err *err)
+static int look_kernel(const char *meta, const char *source_attach, struct clone_files *ret_files, struct uc_super *ret_super, struct kedge_err *err)
 {
 	struct dm_record rec;
 	int r = clone_files_lock(meta, CLONE_OPEN_SERVE, ret_files, err);
@@ -59,8 +60,12 @@ static int look_kernel(const char *meta, struct clone_files *ret_files, struct u
 		dm_record_close(&rec);
 		if (rec.super.state == UCLONE_ABORTED)
 			r = kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
+		else if (rec.super.dm_was_deceived)
+			r = kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
 		else if (rec.super.state != UCLONE_HYDRATED)
 			r = dm_probe(err);
+		if (r == 0 && rec.super.state != UCLONE_HYDRATED && dm_record_is_kernel_attach(&rec.super, source_attach))
+			r = kattach_check(&rec.super.opts, err);
 	}
 	if (r < 0)
 		clone_files_close(ret_files);
@@ -95,12 +100,21 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 
 	bool is_dm = clone_is_dm(a->meta);
 	o.is_top = !is_dm && a->is_block && !a->is_top_never && dm_top_probe(NULL) == 0;
-	if ((is_dm ? look_kernel(a->meta, &f, &super, &err) : look(a->meta, o.is_top, &f, &super, &err)) < 0)
+	if ((is_dm ? look_kernel(a->meta, a->source_attach, &f, &super, &err) : look(a->meta, o.is_top, &f, &super, &err)) < 0)
 		return kclone_fail(&err);
+	if (!is_dm && a->source_attach) {
+		kedge_error("--source-attach is of the kernel engine, and this clone is of the user engine");
+		clone_files_close(&f);
+		return KEDGE_EXIT_USAGE;
+	}
 	if (is_dm) {
-		if (a->nbd || a->fuse || (a->window_bytes && super.dm_region_bytes > DM_SLOT_BYTES)) {
+		bool is_kernel_attach = dm_record_is_kernel_attach(&super, a->source_attach);
+		bool is_feed_wanted = is_kernel_attach && (a->window_bytes || a->head_start_bytes || a->head_start_ms);
+		if (a->nbd || a->fuse || is_feed_wanted || (a->window_bytes && super.dm_region_bytes > DM_SLOT_BYTES)) {
 			if (a->nbd || a->fuse)
 				kedge_error("a kernel clone is a block device and nothing else: leave out %s", a->nbd ? "--nbd" : "--fuse");
+			else if (is_feed_wanted)
+				kedge_error("--head-start and --windows need the source by the feed: leave them out, or say --source-attach feed");
 			else
 				kedge_error("no --windows with regions of %u bytes: at most %u", super.dm_region_bytes, DM_SLOT_BYTES);
 			clone_files_close(&f);
@@ -108,7 +122,7 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 		}
 		o.is_dm = true;
 		o.is_alone = super.state == UCLONE_HYDRATED;
-		o.is_block = !o.is_alone; /* the feed */
+		o.is_block = !o.is_alone && !is_kernel_attach; /* the feed */
 	} else if (a->window_bytes || a->head_start_bytes || a->head_start_ms) {
 		kedge_error("--head-start and --windows are the kernel engine's: this clone is of the user engine");
 		clone_files_close(&f);

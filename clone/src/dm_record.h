@@ -9,6 +9,8 @@
  * after create. Everything blocks.
  */
 
+#include <string.h>
+
 #include "kclone.h"
 #include "uclone_layout.h"
 
@@ -19,6 +21,15 @@ struct dm_record {
 	struct uc_super super;
 	int meta_fd, seen_fd;
 };
+
+#define DM_RECORD_DECEIVED \
+	"the source's disk became another volume while this clone used it: what was copied is not to be trusted; it never serves again"
+
+/* Is its source the kernel's initiator's? how: "feed", "kernel", or NULL: as recorded. */
+static inline bool dm_record_is_kernel_attach(const struct uc_super *s, const char *how)
+{
+	return how ? strcmp(how, "kernel") == 0 : s->dm_is_kernel_attach;
+}
 
 /* "META.dm" */
 void dm_record_kernel_path(const char *meta, char out[UCLONE_PATH_MAX + 8]);

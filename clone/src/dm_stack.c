@@ -195,7 +195,7 @@ static int lead_linear(const char *name, const char *number, uint64_t nr_sectors
 		return r;
 	if (!i.exists) {
 		device_uuid(name, uuid);
-		return dmdev_create(name, uuid, nr_sectors, "linear", params, err);
+		return (suspend_flags & DMDEV_READ_ONLY ? dmdev_create_read_only : dmdev_create)(name, uuid, nr_sectors, "linear", params, err);
 	}
 	r = dmdev_table(name, target, now, err);
 	if (r < 0)
@@ -269,6 +269,38 @@ static int take_clone(struct dm_stack *st, const struct dm_clone_table *t, struc
 	return 0;
 }
 
+int dm_stack_lead_source(const struct dm_stack *st, const char *number, struct kedge_err *err)
+{
+	/* its reads may wait for a source that was let go: they go on over the new one */
+	return lead_linear(st->source, number, st->nr_sectors, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS | DMDEV_READ_ONLY, err);
+}
+
+/* A source that is not there yet, whose reads wait. One that exists stays as it is. */
+static int make_held_source(const struct dm_stack *st, struct kedge_err *err)
+{
+	char uuid[DMDEV_NAME_MAX];
+	struct dmdev_info i;
+	int r = dmdev_info(st->source, &i, err);
+
+	if (r < 0 || (i.exists && i.has_live_table))
+		return r;
+	if (i.exists)
+		r = dmdev_remove(st->source, err);
+	device_uuid(st->source, uuid);
+	/* were it resumed by mistake, reads would fail: never another device's data */
+	if (r == 0)
+		r = dmdev_create_read_only(st->source, uuid, st->nr_sectors, "error", "", err);
+	return r < 0 ? r : dm_stack_hold_source(st, err);
+}
+
+bool dm_stack_is_source(const struct dm_stack *st, const char *number)
+{
+	char target[32], now[DMDEV_PARAMS_MAX], params[DM_PARAMS_MAX];
+
+	dm_linear_params(number, 0, params);
+	return dmdev_table(st->source, target, now, NULL) == 0 && strcmp(target, "linear") == 0 && strcmp(now, params) == 0;
+}
+
 static int open_below(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err)
 {
 	struct dm_clone_table t = {.region_bytes = rec->super.dm_region_bytes, .threshold = FIRST_THRESHOLD, .batch = FIRST_BATCH};
@@ -281,17 +313,17 @@ static int open_below(struct dm_stack *st, struct dm_record *rec, const char *so
 	dm_record_kernel_path(rec->meta, meta_file);
 	if (r == 0)
 		r = block_of(meta_file, 512, meta_path, st->meta_dev, err);
-	if (r == 0)
+	if (r == 0 && source_device)
 		r = block_of(source_device, rec->super.opts.source.lbs_bytes, source_path, number, err);
-	if (r == 0) /* its reads may wait for a source that was let go: they go on over the new one */
-		r = lead_linear(st->source, number, st->nr_sectors, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err);
+	if (r == 0)
+		r = source_device ? dm_stack_lead_source(st, number, err) : make_held_source(st, err);
 	if (r == 0)
 		r = dmdev_number(st->source, st->source_dev, err);
 	if (r == 0)
 		r = dmdev_info(st->clone, &i, err);
 	if (r < 0)
 		return r;
-	snprintf(st->feed_dev, sizeof st->feed_dev, "%s", number);
+	snprintf(st->feed_dev, sizeof st->feed_dev, "%s", source_device ? number : "");
 	t.meta_dev = st->meta_dev;
 	t.dest_dev = st->dest_dev;
 	t.source_dev = st->source_dev;
@@ -378,6 +410,8 @@ void dm_stack_keep_apart(const struct dm_stack *st, bool is_apart)
 	char path[128];
 	int fd;
 
+	if (!st->feed_dev[0])
+		return; /* a disk of the kernel's initiator: its own business */
 	snprintf(path, sizeof path, "/sys/dev/block/%s/queue/nomerges", st->feed_dev);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || kedge_write_full(fd, is_apart ? "2" : "0", 1) < 0)

@@ -137,20 +137,32 @@ static int run_with_udev(struct dm_task *t, const char *what, const char *name, 
 	return r;
 }
 
-int dmdev_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
+static int create(const char *name, const char *uuid, uint64_t nr_sectors, const char *target, const char *params, bool is_read_only,
+		  struct kedge_err *err)
 {
 	struct dm_task *t = begin(DM_DEVICE_CREATE, name, err);
 	int r;
 
 	if (!t)
 		return -ENODEV;
-	if (!dm_task_set_uuid(t, uuid) || !dm_task_add_target(t, 0, nr_sectors, target, params) ||
+	if ((is_read_only && !dm_task_set_ro(t)) || !dm_task_set_uuid(t, uuid) || !dm_task_add_target(t, 0, nr_sectors, target, params) ||
 	    !dm_task_set_add_node(t, DM_ADD_NODE_ON_CREATE))
 		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "device-mapper: a bad table for %s: %s", name, last_text);
 	else
 		r = run_with_udev(t, "create", name, err);
 	dm_task_destroy(t);
 	return r;
+}
+
+int dmdev_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
+{
+	return create(name, uuid, nr_sectors, target, params, false, err);
+}
+
+int dmdev_create_read_only(const char *name, const char *uuid, uint64_t nr_sectors, const char *target, const char *params,
+			   struct kedge_err *err)
+{
+	return create(name, uuid, nr_sectors, target, params, true, err);
 }
 
 int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err)
@@ -181,19 +193,24 @@ int dmdev_resume(const char *name, struct kedge_err *err)
 	return r;
 }
 
-int dmdev_load(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
+static int load(const char *name, uint64_t nr_sectors, const char *target, const char *params, bool is_read_only, struct kedge_err *err)
 {
 	struct dm_task *t = begin(DM_DEVICE_RELOAD, name, err);
 	int r;
 
 	if (!t)
 		return -ENODEV;
-	if (!dm_task_add_target(t, 0, nr_sectors, target, params))
+	if ((is_read_only && !dm_task_set_ro(t)) || !dm_task_add_target(t, 0, nr_sectors, target, params))
 		r = kedge_err_set(err, -EINVAL, KEDGE_SIDE_NONE, "device-mapper: a bad table for %s: %s", name, last_text);
 	else
 		r = run(t, "load a table for", name, err);
 	dm_task_destroy(t);
 	return r;
+}
+
+int dmdev_load(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
+{
+	return load(name, nr_sectors, target, params, false, err);
 }
 
 int dmdev_replace(const char *name, unsigned flags, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
@@ -202,7 +219,7 @@ int dmdev_replace(const char *name, unsigned flags, uint64_t nr_sectors, const c
 
 	if (r < 0)
 		return r;
-	r = dmdev_load(name, nr_sectors, target, params, err);
+	r = load(name, nr_sectors, target, params, flags & DMDEV_READ_ONLY, err);
 	resumed = dmdev_resume(name, err); /* with the old table where the new one was refused */
 	return r < 0 ? r : resumed;
 }

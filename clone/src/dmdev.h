@@ -29,7 +29,11 @@ int dmdev_number(const char *name, char out[32], struct kedge_err *err);
 
 /* Make a device with its first table, running. */
 int dmdev_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err);
-enum dmdev_suspend { DMDEV_FLUSH = 0, DMDEV_NOFLUSH = 1, DMDEV_SKIP_LOCKFS = 2 };
+/* … that nobody can write: over one that is read-only itself there is no other. */
+int dmdev_create_read_only(const char *name, const char *uuid, uint64_t nr_sectors, const char *target, const char *params,
+			   struct kedge_err *err);
+/* DMDEV_READ_ONLY: of dmdev_replace, for the table that is loaded */
+enum dmdev_suspend { DMDEV_FLUSH = 0, DMDEV_NOFLUSH = 1, DMDEV_SKIP_LOCKFS = 2, DMDEV_READ_ONLY = 4 };
 int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err);
 int dmdev_resume(const char *name, struct kedge_err *err);
 /* suspend, load, resume: in this order, for a clone's bitmap is read at load. When the load fails the old table goes on. */

@@ -9,6 +9,7 @@
 #include "dm_mark.h"
 #include "dm_stack.h"
 #include "dm_windows.h"
+#include "kattach_use.h"
 #include "front.h"
 
 struct driver {
@@ -20,6 +21,7 @@ struct driver {
 	struct governor g;
 	struct uc_bits bits; /* of a head start, shared with the worker; w NULL: there is none */
 	struct dm_windows win;
+	struct kattach_use use; /* of the kernel's initiator, where that has the source */
 	uint64_t recorded_ms, next_ms;
 	uint32_t pause_ms; /* of the last dose */
 	uint64_t hydrated_before; /* by the status before */

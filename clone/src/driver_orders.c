@@ -14,14 +14,20 @@
 #include "driver.h"
 #include "dm_finish.h"
 
+#define FINISH_LOGOUT_MS 5000 /* whoever asked for the finish waits for it; the rest goes on behind */
+
 static int order_finish(struct driver *d, struct kedge_err *err)
 {
 	dm_windows_fini(&d->win); /* what is left, if anything, is the governor's */
-	int r = dm_finish(&d->st, err);
+	int r = kattach_use_is_proven(&d->use, err);
 
 	if (r == 0)
-		driver_set_phase(d, DM_PHASE_ALONE);
-	return r;
+		r = dm_finish(&d->st, err);
+	if (r < 0)
+		return r;
+	driver_set_phase(d, DM_PHASE_ALONE);
+	kattach_use_end(&d->use, FINISH_LOGOUT_MS); /* it stands alone, whatever becomes of the session */
+	return 0;
 }
 
 static int order_mark(struct driver *d, struct kedge_err *err)

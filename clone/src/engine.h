@@ -18,6 +18,8 @@ struct engine_ops {
 	void (*submit)(struct engine *e, struct uclone_io *io);
 	enum uclone_block_kind (*map)(const struct engine *e, uint64_t start_bytes, uint64_t max_bytes, uint64_t *ret_nr_bytes);
 	void (*set_source)(struct engine *e, struct kedge_source *s);
+	/* The source is up there, and it is the volume; NULL: nothing to do. */
+	void (*source_up)(struct engine *e, const char *url, const char *chap_file);
 	void (*tick)(struct engine *e);
 	void (*status)(const struct engine *e, struct uclone_status *ret_status);
 	/* What is copied to (user) and compared with the source (both). */

@@ -100,6 +100,16 @@ static void dm_set_source(struct engine *e, struct kedge_source *s)
 	feed_set_source(d->feed, s);
 }
 
+/* For a driver that lets the kernel's initiator log in too. */
+static void dm_source_up(struct engine *e, const char *url, const char *chap_file)
+{
+	struct dm_share *m = &of(e)->share->dm;
+
+	snprintf(m->attach_url, sizeof m->attach_url, "%s", url);
+	snprintf(m->attach_chap_file, sizeof m->attach_chap_file, "%s", chap_file);
+	__atomic_store_n(&m->attach_nr, m->attach_nr + 1, __ATOMIC_RELEASE);
+}
+
 /* ---- what the driver says ---- */
 
 static void dm_tick(struct engine *e)
@@ -435,6 +445,7 @@ static const struct engine_ops dm_ops = {
 	.submit = dm_submit,
 	.map = dm_map,
 	.set_source = dm_set_source,
+	.source_up = dm_source_up,
 	.tick = dm_tick,
 	.status = dm_status,
 	.claims = dm_claims,

@@ -37,7 +37,8 @@ struct front {
  * 0 (asked to stop) or with an exit code that no restart can mend (KEDGE_EXIT_META_* and the like), the holder detaches the
  * loop device, unmounts, removes the sockets, and exits with the same code. SIGTERM and SIGINT are passed on as SIGTERM.
  *
- * Of a kernel clone (is_dm) the FUSE file and its loop device are the feed, the clone's source, and a second process stands beside the
+ * Of a kernel clone (is_dm) the FUSE file and its loop device are the feed, the clone's source (none where the kernel's own initiator has the
+ * source), and a second process stands beside the
  * worker: the driver (cmd_driver.c), which makes and governs the kernel's devices. It may wait for I/O that the worker serves, so it
  * is never the worker. It is started once the loop device is there and restarted when it dies; what it says and is told goes through
  * struct dm_share. When the holder stops, the driver ends first, then a helper takes the devices away.
@@ -105,12 +106,17 @@ struct dm_share {
 	uint32_t is_windows;   /* it writes in quiesce windows, and asks for the source by slots */
 	uint32_t window_max_us; /* the longest that a window held the workload's I/O */
 	uint64_t nr_windows, windows_bytes;
+	uint32_t is_kernel_attach, attach_state; /* enum kattach_state */
+	char attach_disk[64], attach_text[256];
 	/* the worker's */
 	uint32_t is_wanted, order; /* hydration; enum dm_order */
 	uint64_t limit_bps, order_nr;
 	uint32_t is_head_begun; /* a head start, by this or an earlier worker: there is one */
 	uint64_t head_bytes;    /* copied by it */
 	struct dm_slot slots[DM_NR_SLOTS];
+	/* where the source is up, for the kernel's initiator */
+	char attach_url[UCLONE_URL_MAX], attach_chap_file[UCLONE_PATH_MAX];
+	uint64_t attach_nr;
 };
 
 /* The first page of the shared memory: facts that workers read and the holder writes (or the other way round where said). */
@@ -132,6 +138,7 @@ struct holder_share {
 						  * region: copied by a head start */
 	uint64_t slots_start_bytes;              /* kernel clone: DM_NR_SLOTS pieces of DM_SLOT_BYTES */
 };
+_Static_assert(sizeof(struct holder_share) <= 4096, "one page");
 
 /* fuse.c: descriptor and share as handed over by the holder. */
 int fuse_front_create(struct kedge_loop *l, int fuse_fd, int share_fd, struct front **ret_front, struct kedge_err *err);

@@ -20,6 +20,7 @@ struct kclone_args {
 	const char *fuse, *nbd, *control;
 	const char *url; /* attach */
 	const char *engine;
+	const char *source_attach; /* "feed", "kernel"; NULL: as recorded, or the feed */
 	uint32_t region_bytes;
 	uint64_t size_bytes, rate_bps;
 	uint32_t lbs_bytes;
@@ -66,6 +67,8 @@ enum clone_open { CLONE_OPEN_READ, CLONE_OPEN_CHANGE, CLONE_OPEN_SERVE, CLONE_OP
 /* "META.seen", "META.run" (path of the control socket of the process that serves it) */
 void clone_seen_path(const char *meta, char out[UCLONE_PATH_MAX + 8]);
 void clone_run_path(const char *meta, char out[UCLONE_PATH_MAX + 8]);
+/* Where the source was attached last (META.source); false: nowhere, and then both stay. */
+bool clone_recall_source(const char *meta, char url[UCLONE_URL_MAX], char chap_file[UCLONE_PATH_MAX]);
 /* Open and lock metadata and seen file. May block some seconds for somebody who is about to let go. KEDGE_E_META_MISSING,
  * _BUSY. The locks live as long as the files are open. */
 int clone_files_open(struct kedge_loop *l, const char *meta, enum clone_open how, struct clone_files *ret_files,

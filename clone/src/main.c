@@ -22,7 +22,7 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_HEAD_START, OPT_WINDOWS, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -57,6 +57,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_REGION, "region", "BYTES", "engine dm: unit that the kernel copies, a power of two (default 64K)"},
 	{OPT_HEAD_START, "head-start", "LIMIT", "engine dm: copy before the device is there, at most so many bytes or so long (3s, 500ms)"},
 	{OPT_WINDOWS, "windows", "BYTES", "engine dm: hydrate in moments in which the workload's I/O waits, so much in each (1M)"},
+	{OPT_SOURCE_ATTACH, "source-attach", "HOW", "engine dm: how the kernel reads the source: feed (default), or kernel: its own initiator"},
 	{OPT_JSON, "json", NULL, "for programs"},
 };
 
@@ -70,11 +71,11 @@ struct verb {
 static const struct verb verbs[] = {
 	{"create", "make the metadata of a new clone",
 	 B(SOURCE) | B(DEST) | B(META) | B(SIZE) | B(SERIAL) | B(LBS) | B(CHAP_FILE) | B(INITIATOR) | B(MIGRATION) |
-		 B(ENGINE) | B(REGION) | B(TIMEOUT),
+		 B(ENGINE) | B(REGION) | B(SOURCE_ATTACH) | B(TIMEOUT),
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
 	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(URGENT) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT) |
-		 B(HEAD_START) | B(WINDOWS),
+		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
 	{"map", "say of every run of bytes where it lives", B(META) | B(CONTROL) | B(JSON), 0},
@@ -174,6 +175,11 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 		if (strcmp(arg, "auto") != 0 && strcmp(arg, "never") != 0)
 			r = -EINVAL;
 		a->is_top_never = strcmp(arg, "never") == 0;
+		break;
+	case OPT_SOURCE_ATTACH:
+		if (strcmp(arg, "feed") != 0 && strcmp(arg, "kernel") != 0)
+			r = -EINVAL;
+		a->source_attach = arg;
 		break;
 	case OPT_REGION:
 		r = take_number(arg, 1u << 30, &v);

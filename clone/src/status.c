@@ -72,6 +72,9 @@ void status_print(const json_t *s)
 		printf("kernel     %" PRIu64 " of %" PRIu64 " regions, %" PRIu64 " under way, governor %s, foreground at %" PRIu64 " %%\n",
 		       number(kernel, "hydrated"), number(kernel, "regions"), number(kernel, "hydrating"), text(kernel, "governor"),
 		       number(kernel, "foreground_percent"));
+	const json_t *attach = kernel ? json_object_get(kernel, "source") : NULL;
+	if (attach && strcmp(text(attach, "attach"), "kernel") == 0)
+		printf("initiator  the kernel's: %s %s %s\n", text(attach, "state"), text(attach, "disk"), text(attach, "error"));
 	if (ver)
 		printf("verify     %s, %s compared\n", text(ver, "state"), kedge_size_format(number(ver, "verified_bytes"), a, sizeof a));
 	if (dev)

@@ -14,7 +14,10 @@ static const char seen_magic[8] = "KEDGESN1";
 #define VERSION 1u
 
 enum incompat { INCOMPAT_DM = 1 };
-enum flag { FLAG_CLEAN = 1, FLAG_HAD_UNCLEAN = 2, FLAG_STARTED = 4, FLAG_DM_WRITTEN = 8, FLAG_DM_MARKED = 16 };
+enum flag {
+	FLAG_CLEAN = 1, FLAG_HAD_UNCLEAN = 2, FLAG_STARTED = 4, FLAG_DM_WRITTEN = 8, FLAG_DM_MARKED = 16, FLAG_DM_KERNEL_ATTACH = 32,
+	FLAG_DM_DECEIVED = 64, FLAGS_KNOWN = 127,
+};
 
 /* Offsets in the superblock; formats.md has the table. */
 enum {
@@ -44,7 +47,9 @@ void uc_super_encode(const struct uc_super *s, uint8_t out[UC_SUPER_BYTES])
 	kedge_put_le32(out + O_STATE, (uint32_t)s->state);
 	kedge_put_le32(out + O_FLAGS, (s->is_clean ? FLAG_CLEAN : 0) | (s->had_unclean ? FLAG_HAD_UNCLEAN : 0) |
 					      (s->has_started ? FLAG_STARTED : 0) | (s->dm_was_written ? FLAG_DM_WRITTEN : 0) |
-					      (s->dm_is_marked ? FLAG_DM_MARKED : 0));
+					      (s->dm_is_marked ? FLAG_DM_MARKED : 0) |
+					      (s->dm_is_kernel_attach ? FLAG_DM_KERNEL_ATTACH : 0) |
+					      (s->dm_was_deceived ? FLAG_DM_DECEIVED : 0));
 	kedge_put_le32(out + O_REGION, s->dm_region_bytes);
 	kedge_put_le64(out + O_NR_SEEN, s->dm_nr_seen);
 	memcpy(out + O_IQN, s->opts.initiator_iqn, UCLONE_IQN_MAX);
@@ -99,7 +104,7 @@ int uc_super_decode(const uint8_t in[UC_SUPER_BYTES], struct uc_super *ret_super
 	s.open_count = kedge_get_le64(in + O_OPEN_COUNT);
 	state = kedge_get_le32(in + O_STATE);
 	flags = kedge_get_le32(in + O_FLAGS);
-	if (state > UCLONE_ABORTED || flags > 31)
+	if (state > UCLONE_ABORTED || flags > FLAGS_KNOWN)
 		return KEDGE_E_META_VERSION;
 	s.state = (enum uclone_state)state;
 	s.is_clean = flags & FLAG_CLEAN;
@@ -107,6 +112,8 @@ int uc_super_decode(const uint8_t in[UC_SUPER_BYTES], struct uc_super *ret_super
 	s.has_started = flags & FLAG_STARTED;
 	s.dm_was_written = flags & FLAG_DM_WRITTEN;
 	s.dm_is_marked = flags & FLAG_DM_MARKED;
+	s.dm_is_kernel_attach = flags & FLAG_DM_KERNEL_ATTACH;
+	s.dm_was_deceived = flags & FLAG_DM_DECEIVED;
 	s.dm_region_bytes = kedge_get_le32(in + O_REGION);
 	s.dm_nr_seen = kedge_get_le64(in + O_NR_SEEN);
 	if ((s.dm_region_bytes != 0) != (kedge_get_le32(in + O_INCOMPAT) == INCOMPAT_DM))

@@ -35,6 +35,8 @@ struct uc_super {
 	uint32_t dm_region_bytes;
 	bool dm_was_written;     /* the workload wrote, or may have */
 	bool dm_is_marked;       /* a head start marked regions, or began to, before the workload had the device */
+	bool dm_is_kernel_attach; /* the source is a disk of the kernel's initiator, not the feed */
+	bool dm_was_deceived;    /* that disk became another volume once: what was copied is not to be trusted */
 	uint64_t dm_nr_seen; /* so many regions were hydrated and committed at the last look: fewer means an older copy */
 };
 

@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kedge/bytes.h"
@@ -33,26 +32,9 @@ static void remember_source(struct worker *w)
 		kedge_warn("the next worker will not attach by itself: %s", err.msg);
 }
 
-/* Where an earlier worker attached; false when none did. */
 bool worker_recall_source(struct worker *w)
 {
-	char path[UCLONE_PATH_MAX + 16], *text, *nl, *nl2 = NULL;
-	bool is_good = false;
-
-	snprintf(path, sizeof path, "%s.source", w->args->meta);
-	if (kedge_file_read(path, UCLONE_URL_MAX + UCLONE_PATH_MAX, &text, NULL, NULL) < 0)
-		return false;
-	nl = strchr(text, '\n');
-	if (nl)
-		nl2 = strchr(nl + 1, '\n');
-	if (nl2 && (size_t)(nl - text) < sizeof w->url && (size_t)(nl2 - nl - 1) < sizeof w->chap_file) {
-		*nl = *nl2 = 0;
-		strcpy(w->url, text);
-		strcpy(w->chap_file, nl + 1);
-		is_good = w->url[0] != 0;
-	}
-	free(text);
-	return is_good;
+	return clone_recall_source(w->args->meta, w->url, w->chap_file);
 }
 
 void worker_answer_attach(struct worker *w, const struct kedge_err *err)
@@ -81,6 +63,8 @@ static void source_state_cb(struct kedge_source *s, void *arg)
 		   st.state == KEDGE_SOURCE_UP ? "" : st.last_err.msg);
 	if (st.state == KEDGE_SOURCE_UP) {
 		remember_source(w);
+		if (w->e->ops->source_up)
+			w->e->ops->source_up(w->e, w->url, w->chap_file);
 		worker_answer_attach(w, NULL);
 		if (w->is_hydrate_wanted)
 			worker_hydrate(w);

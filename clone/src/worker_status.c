@@ -7,6 +7,7 @@
  * Locks. None: one thread.
  */
 #include "dm_governor.h"
+#include "kattach.h"
 #include "kedge/loopdev.h"
 #include "worker.h"
 
@@ -28,12 +29,17 @@ static const char *head_start_name(const struct dm_share *m)
 
 static json_t *kernel_status(const struct dm_share *m)
 {
-	return json_pack("{s:I,s:I,s:I,s:s,s:I,s:I,s:{s:s,s:I,s:I},s:{s:b,s:I,s:I,s:I}}", "regions", (json_int_t)m->nr_regions, "hydrated", (json_int_t)m->nr_hydrated,
+	json_t *source = m->is_kernel_attach
+				 ? json_pack("{s:s,s:s,s:o,s:s}", "attach", "kernel", "state", kattach_state_name((enum kattach_state)m->attach_state),
+					     "disk", text_or_null(m->attach_disk), "error", m->attach_text)
+				 : json_pack("{s:s}", "attach", "feed");
+
+	return json_pack("{s:I,s:I,s:I,s:s,s:I,s:I,s:{s:s,s:I,s:I},s:{s:b,s:I,s:I,s:I},s:o}", "regions", (json_int_t)m->nr_regions, "hydrated", (json_int_t)m->nr_hydrated,
 			 "hydrating", (json_int_t)m->nr_hydrating, "governor", gov_phase_name((enum gov_phase)m->gov_phase), "dose_bps",
 			 (json_int_t)m->dose_bps, "foreground_percent", (json_int_t)m->speed_percent, "head_start", "state",
 			 head_start_name(m), "copied_bytes", (json_int_t)m->head_bytes, "marked_bytes", (json_int_t)m->marked_bytes, "windows",
 			 "on", (int)m->is_windows, "nr", (json_int_t)m->nr_windows, "bytes", (json_int_t)m->windows_bytes, "max_us",
-			 (json_int_t)m->window_max_us);
+			 (json_int_t)m->window_max_us, "source", source);
 }
 
 json_t *worker_status(struct worker *w)

@@ -17,10 +17,10 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "kcopy/url.h"
 #include "kedge/chapfile.h"
 #include "kedge/err.h"
 #include "kedge/loop.h"
-#include "url.h"
 
 struct kcopy_conn;
 struct kcopy_cmd;

@@ -8,9 +8,9 @@
 
 #include "backoff.h"
 #include "conn.h"
-#include "scsi_reply.h"
+#include "kcopy/scsi_reply.h"
+#include "kcopy/url.h"
 #include "timeouts.h"
-#include "url.h"
 
 #define KCOPY_SESSIONS_MAX 16
 /* Commands in flight in one session, and how many of these places background reads leave to foreground ones. */

@@ -20,6 +20,7 @@
 
 #include "destination.h"
 #include "kcopy/kcopy.h"
+#include "kcopy/url.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -28,7 +29,6 @@
 #include "progress.h"
 #include "sink.h"
 #include "timeouts.h"
-#include "url.h"
 
 /* Between commits: short at first, so that a copy that is ended young has something to go on from. */
 #define COMMIT_FIRST_NS 100000000ull

@@ -4,7 +4,7 @@
  *
  * Pure.
  */
-#include "scsi_reply.h"
+#include "kcopy/scsi_reply.h"
 
 #include <errno.h>
 

@@ -5,10 +5,6 @@
 /* The two kinds of source, and what they share. */
 
 #include "kcopy/kcopy.h"
-#include "kedge/name.h"
-
-/* The name given, checked, or "iqn.2026-11.local.kedge:<host name>" for NULL. 0 or -EINVAL. */
-int kcopy_initiator_iqn(const char *given, char ret_iqn[KEDGE_IQN_MAX + 1], struct kedge_err *err);
 
 /* opts->nr_sessions is from 1 to KCOPY_SESSIONS_MAX already. */
 int kcopy_isource_create(struct kedge_loop *l, const struct kcopy_source_opts *opts, struct kedge_source **ret_source,

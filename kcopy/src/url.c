@@ -5,7 +5,7 @@
  *
  * Pure.
  */
-#include "url.h"
+#include "kcopy/url.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

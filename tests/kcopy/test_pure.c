@@ -15,12 +15,12 @@
 #include "bitmap.h"
 #include "bucket.h"
 #include "extents.h"
+#include "kcopy/scsi_reply.h"
+#include "kcopy/url.h"
 #include "kedge/bytes.h"
 #include "mapfile.h"
 #include "meter.h"
-#include "scsi_reply.h"
 #include "timeouts.h"
-#include "url.h"
 
 #define S 1000000000ull
 #define MIB (1024ull * 1024)

@@ -11,6 +11,7 @@
 #include "kedge/claim.h"
 #include "kedge/err.h"
 #include "kedge/loop.h"
+#include "kedge/name.h"
 #include "kedge/source.h"
 
 struct kcopy_source_opts {
@@ -27,6 +28,9 @@ struct kcopy_source_opts {
 /* Makes the source and checks the url; connects only at start. Errors: -EINVAL with the part of the url that is wrong. */
 int kcopy_source_create(struct kedge_loop *l, const struct kcopy_source_opts *opts, struct kedge_source **ret_source,
 			struct kedge_err *err);
+
+/* What a source calls itself when it logs in: the name given, checked, or "iqn.2026-11.local.kedge:<host name>" for NULL. 0 or -EINVAL. */
+int kcopy_initiator_iqn(const char *given, char ret_iqn[KEDGE_IQN_MAX + 1], struct kedge_err *err);
 
 /* The unit serial number text that the target showed at its first login; "" before that and for files. Valid as long as the
  * source. */

@@ -52,6 +52,11 @@ int dmdev_create(const char *name, const char *uuid, uint64_t nr, const char *ta
 	return 0;
 }
 
+int dmdev_create_read_only(const char *name, const char *uuid, uint64_t nr, const char *target, const char *params, struct kedge_err *err)
+{
+	return dmdev_create(name, uuid, nr, target, params, err);
+}
+
 int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err)
 {
 	(void)err;

@@ -16,6 +16,7 @@
 #include "feed.h"
 #include "kedge/bytes.h"
 #include "kedge/crc32c.h"
+#include "kiscsi_record.h"
 
 /* ---- table and status ---- */
 
@@ -646,6 +647,62 @@ static void test_feed_random(void **state)
 	feed_destroy(f);
 }
 
+/* ---- the node record of open-iscsi ---- */
+
+static struct kiscsi_target target_of(const char *url)
+{
+	struct kiscsi_target t = {.initiator = "iqn.2026-01.k:clone"};
+
+	assert_int_equal(kcopy_url_parse(url, &t.url, NULL), 0);
+	return t;
+}
+
+static void test_node_record(void **state)
+{
+	struct kiscsi_target t = target_of("iscsi://10.0.0.1/iqn.2026-01.k:x/1");
+	struct kedge_chap c = {"me", "aaaaaaaaaaaa = #", "you", "bbbbbbbbbbbbb"}, bad;
+	char out[KISCSI_RECORD_MAX], name[KCOPY_PORTAL_MAX];
+	struct kedge_err err = {0};
+
+	(void)state;
+	kiscsi_record_name(&t, name);
+	assert_string_equal(name, "10.0.0.1,3260");
+	assert_int_equal(kiscsi_record_format(&t, &c, out, NULL), 0);
+	assert_non_null(strstr(out, "\nnode.name = iqn.2026-01.k:x\n"));
+	assert_non_null(strstr(out, "\niface.initiatorname = iqn.2026-01.k:clone\n"));
+	assert_non_null(strstr(out, "\nnode.session.auth.password = aaaaaaaaaaaa = #\n"));
+	assert_non_null(strstr(out, "\nnode.session.auth.password_in = bbbbbbbbbbbbb\n"));
+	assert_non_null(strstr(out, "\nnode.conn[0].iscsi.HeaderDigest = CRC32C\n"));
+	assert_non_null(strstr(out, "\nnode.conn[0].iscsi.DataDigest = CRC32C\n"));
+	assert_non_null(strstr(out, "\nnode.session.timeo.replacement_timeout = 86400\n"));
+	t = target_of("iscsi://[fd00::1]:33210/iqn.2026-01.k:x/1");
+	kiscsi_record_name(&t, name);
+	assert_string_equal(name, "fd00::1,33210");
+	assert_int_equal(kiscsi_record_format(&t, &c, out, NULL), 0);
+	assert_non_null(strstr(out, "\nnode.conn[0].address = fd00::1\nnode.conn[0].port = 33210\n"));
+	/* a secret never brings lines of its own, nor loses a blank at its end */
+	bad = c;
+	strcpy(bad.secret, "aaaaaaaaaaaa\nnode.name = iqn.2026-01.k:y");
+	assert_int_equal(kiscsi_record_format(&t, &bad, out, NULL), -EINVAL);
+	strcpy(bad.secret, "aaaaaaaaaaaa ");
+	assert_int_equal(kiscsi_record_format(&t, &bad, out, NULL), -EINVAL);
+	bad = c;
+	strcpy(bad.mutual_user, "y\nu");
+	assert_int_equal(kiscsi_record_format(&t, &bad, out, NULL), -EINVAL);
+	bad = c;
+	bad.mutual_secret[0] = 0;
+	assert_int_equal(kiscsi_record_format(&t, &bad, out, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "mutual-secret"));
+	/* the longest that there is fits */
+	memset(t.url.iqn, 'i', KEDGE_IQN_MAX);
+	memset(t.initiator, 'i', KEDGE_IQN_MAX);
+	memset(c.user, 'u', KEDGE_CHAP_NAME_MAX - 1);
+	memset(c.mutual_user, 'u', KEDGE_CHAP_NAME_MAX - 1);
+	memset(c.secret, 's', KEDGE_CHAP_SECRET_MAX - 1);
+	memset(c.mutual_secret, 't', KEDGE_CHAP_SECRET_MAX - 1);
+	assert_int_equal(kiscsi_record_format(&t, &c, out, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -653,7 +710,7 @@ int main(void)
 		cmocka_unit_test(test_bitmap),	       cmocka_unit_test(test_bitmap_damage), cmocka_unit_test(test_bitmap_range), cmocka_unit_test(test_governor_idle),
 		cmocka_unit_test(test_governor_busy),  cmocka_unit_test(test_governor_slow_disk), cmocka_unit_test(test_governor_limit), cmocka_unit_test(test_governor_dead_source),
 		cmocka_unit_test(test_governor_off),   cmocka_unit_test(test_feed),
-		cmocka_unit_test(test_feed_random),
+		cmocka_unit_test(test_feed_random),    cmocka_unit_test(test_node_record),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
