@@ -187,6 +187,7 @@ static void live_step(struct driver *d)
 	struct dm_clone_status s = {0};
 	struct gov_view v = {.now_ms = now_ms()};
 	struct gov_order o;
+	struct dm_ios ios;
 	struct kedge_err err = {0};
 	uint64_t limit = __atomic_load_n(&d->m->limit_bps, __ATOMIC_ACQUIRE);
 
@@ -201,7 +202,8 @@ static void live_step(struct driver *d)
 	d->m->nr_regions = s.nr_regions;
 	d->m->nr_hydrating = s.nr_hydrating;
 	__atomic_store_n(&d->m->nr_hydrated, s.nr_hydrated, __ATOMIC_RELEASE);
-	d->m->nr_writes = dm_stack_nr_ios(&d->st, true);
+	dm_stack_ios(&d->st, &ios);
+	d->m->nr_writes = ios.nr_writes;
 	if (d->m->nr_writes)
 		d->m->was_written = 1;
 	bool is_all = s.nr_hydrated == s.nr_regions;
@@ -210,7 +212,8 @@ static void live_step(struct driver *d)
 	d->hydrated_before = s.nr_hydrated;
 	if (v.now_ms < d->next_ms)
 		return;
-	v.nr_ios = dm_stack_nr_ios(&d->st, false);
+	v.nr_ios = ios.nr_reads + ios.nr_writes;
+	v.busy_ms = ios.busy_ms;
 	v.pause_ms = d->pause_ms;
 	v.nr_hydrated = s.nr_hydrated;
 	v.nr_regions = s.nr_regions;
@@ -260,7 +263,7 @@ static int order_abort(struct driver *d, struct kedge_err *err)
 		r = dmdev_suspend(d->st.top, DMDEV_SKIP_LOCKFS, err); /* what is on its way is counted */
 	if (r < 0)
 		return r;
-	if (d->rec.super.dm_was_written || dm_stack_nr_ios(&d->st, true)) {
+	if (d->rec.super.dm_was_written || dm_stack_has_writes(&d->st)) {
 		dmdev_resume(d->st.top, NULL);
 		return kedge_err_set(err, KEDGE_E_WRITTEN, KEDGE_SIDE_DESTINATION, "the workload has written: an abort would lose it");
 	}
@@ -325,7 +328,7 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 			r = dm_stack_status(&d->st, true, &s, err);
 		if (r < 0 || s.mode != DM_MODE_RW)
 			is_live = false; /* it failed: gone all the same, not as a clean end */
-		if (is_live && dm_stack_nr_ios(&d->st, true))
+		if (is_live && dm_stack_has_writes(&d->st))
 			d->rec.super.dm_was_written = true;
 		r = 0;
 	}
