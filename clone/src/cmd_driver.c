@@ -258,6 +258,7 @@ static void live_step(struct driver *d)
 	struct dm_clone_status s = {0};
 	struct gov_view v = {.now_ms = now_ms()};
 	struct gov_order o;
+	struct dm_ios ios;
 	struct kedge_err err = {0};
 	uint64_t limit = __atomic_load_n(&d->m->limit_bps, __ATOMIC_ACQUIRE);
 
@@ -276,7 +277,8 @@ static void live_step(struct driver *d)
 	d->m->nr_regions = s.nr_regions;
 	d->m->nr_hydrating = s.nr_hydrating;
 	__atomic_store_n(&d->m->nr_hydrated, s.nr_hydrated, __ATOMIC_RELEASE);
-	d->m->nr_writes = dm_stack_nr_ios(&d->st, true);
+	dm_stack_ios(&d->st, &ios);
+	d->m->nr_writes = ios.nr_writes;
 	if (d->m->nr_writes)
 		d->m->was_written = 1;
 	bool is_all = s.nr_hydrated == s.nr_regions;
@@ -293,7 +295,8 @@ static void live_step(struct driver *d)
 		d->next_ms = v.now_ms + dm_windows_step(&d->win, &s, v.is_wanted, limit);
 		return;
 	}
-	v.nr_ios = dm_stack_nr_ios(&d->st, false);
+	v.nr_ios = ios.nr_reads + ios.nr_writes;
+	v.busy_ms = ios.busy_ms;
 	v.pause_ms = d->pause_ms;
 	v.nr_hydrated = s.nr_hydrated;
 	v.nr_regions = s.nr_regions;
@@ -347,7 +350,7 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 			r = dm_stack_status(&d->st, true, &s, err);
 		if (r < 0 || s.mode != DM_MODE_RW)
 			is_live = false; /* it failed: gone all the same, not as a clean end */
-		if (is_live && dm_stack_nr_ios(&d->st, true))
+		if (is_live && dm_stack_has_writes(&d->st))
 			d->rec.super.dm_was_written = true;
 		r = 0;
 	}

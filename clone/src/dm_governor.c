@@ -14,7 +14,8 @@
 #define WINDOW_IOS 200       /* … nor by fewer I/Os, which would be chance … */
 #define WINDOW_MAX_MS 3000   /* … but no longer than that, or two doses */
 #define IDLE_WINDOW_MS 100
-#define BUSY_IOS 8           /* in IDLE_WINDOW_MS: less is no workload */
+#define BUSY_IOS 8           /* in IDLE_WINDOW_MS: less is no workload … */
+#define BUSY_PERCENT 50      /* … unless they are slow and something is in flight for so much of the time */
 #define PROBE_MS 300         /* hydration off that long … */
 #define PROBE_SKIP_MS 100    /* … and so much of it left out, while copies under way end */
 #define PROBE_IOS 100        /* … and longer when there were fewer I/Os, up to */
@@ -70,6 +71,7 @@ static void begin_window(struct governor *g, const struct gov_view *v)
 {
 	g->window_ms = v->now_ms;
 	g->window_ios = v->nr_ios;
+	g->window_busy_ms = v->busy_ms;
 	g->window_hydrated = v->nr_hydrated;
 }
 
@@ -84,6 +86,12 @@ static void enter(struct governor *g, enum gov_phase phase, const struct gov_vie
 	g->dose_due_ms = v->now_ms;
 	g->dose_bps_given = 0;
 	begin_window(g, v);
+}
+
+/* Is there a workload, by what was seen in the window so far? */
+static bool is_busy(const struct governor *g, const struct gov_view *v)
+{
+	return v->nr_ios - g->window_ios >= BUSY_IOS || (v->busy_ms - g->window_busy_ms) * 100 >= (v->now_ms - g->window_ms) * BUSY_PERCENT;
 }
 
 static double iops(const struct governor *g, const struct gov_view *v)
@@ -119,14 +127,12 @@ static void order_free(struct governor *g, const struct gov_view *v, struct gov_
 /* Nobody is there, or somebody came. An operator's limit is kept by doses alone: left to itself the kernel knows none. */
 static void step_free(struct governor *g, const struct gov_view *v, struct gov_order *o)
 {
-	bool is_busy = v->nr_ios - g->window_ios >= BUSY_IOS;
-
 	if (v->now_ms - g->window_ms >= IDLE_WINDOW_MS) {
-		if (is_busy && g->base_iops == 0) {
+		if (is_busy(g, v) && g->base_iops == 0) {
 			order_probe(g, v, o);
 			return;
 		}
-		if (is_busy || g->o.limit_bps) {
+		if (is_busy(g, v) || g->o.limit_bps) {
 			enter(g, GOV_PHASE_DOSES, v);
 			*o = (struct gov_order){.act = GOV_HOLD, .sleep_ms = 1};
 			return;
@@ -188,7 +194,7 @@ static uint32_t least_gap_ms(const struct governor *g, const struct gov_view *v)
 
 static void step_doses(struct governor *g, const struct gov_view *v, struct gov_order *o)
 {
-	if (v->now_ms - g->phase_ms > WINDOW_MS && v->now_ms - g->window_ms >= IDLE_WINDOW_MS && v->nr_ios - g->window_ios < BUSY_IOS &&
+	if (v->now_ms - g->phase_ms > WINDOW_MS && v->now_ms - g->window_ms >= IDLE_WINDOW_MS && !is_busy(g, v) &&
 	    !g->o.limit_bps) {
 		order_free(g, v, o);
 		return;

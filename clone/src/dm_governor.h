@@ -35,6 +35,7 @@ struct gov_opts {
 struct gov_view {
 	uint64_t now_ms;
 	uint64_t nr_ios;      /* completed by the foreground since ever */
+	uint64_t busy_ms;     /* in which it had something in flight, since ever */
 	uint32_t pause_ms;    /* how long the last dose made the foreground wait: its slowest I/O in hand, and a few calls */
 	uint64_t nr_hydrated, nr_regions, nr_hydrating;
 	bool is_wanted;       /* hydration is allowed just now: not paused, the source is there */
@@ -58,7 +59,7 @@ struct governor {
 	double last_share;        /* of base_iops, in the last window */
 	bool has_hurt;            /* the workload was slower than it is to be, at least once */
 	/* window under way */
-	uint64_t window_ms, window_ios, window_hydrated;
+	uint64_t window_ms, window_ios, window_hydrated, window_busy_ms;
 	uint64_t probe_due_ms;
 	uint64_t dose_due_ms;
 	/* the last dose: when, how far hydration was, at what rate; 0: none in this phase */

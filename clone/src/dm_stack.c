@@ -160,19 +160,26 @@ void dm_stack_allow_discards(const char *name)
 	kedge_close(fd);
 }
 
-uint64_t dm_stack_nr_ios(const struct dm_stack *st, bool is_writes)
+void dm_stack_ios(const struct dm_stack *st, struct dm_ios *ret_ios)
 {
 	char path[128], text[512] = "";
-	uint64_t reads = 0, writes = 0;
 	int fd;
 
+	*ret_ios = (struct dm_ios){0};
 	if (sysfs_path(st->top, "stat", path) < 0)
-		return 0;
+		return;
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && read(fd, text, sizeof text - 1) > 0)
-		sscanf(text, "%" SCNu64 " %*u %*u %*u %" SCNu64, &reads, &writes);
+		sscanf(text, "%" SCNu64 " %*u %*u %*u %" SCNu64 " %*u %*u %*u %*u %" SCNu64, &ret_ios->nr_reads, &ret_ios->nr_writes, &ret_ios->busy_ms);
 	kedge_close(fd);
-	return writes + (is_writes ? 0 : reads);
+}
+
+bool dm_stack_has_writes(const struct dm_stack *st)
+{
+	struct dm_ios ios;
+
+	dm_stack_ios(st, &ios);
+	return ios.nr_writes > 0;
 }
 
 /* ---- single devices ---- */

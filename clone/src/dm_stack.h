@@ -53,8 +53,13 @@ int dm_stack_hydrate(const struct dm_stack *st, bool is_on, uint32_t threshold, 
 void dm_stack_keep_apart(const struct dm_stack *st, bool is_apart);
 /* Start so many regions at a moment when the foreground has nothing in flight, and no more (dm_governor.h, "dose"). */
 int dm_stack_dose(const struct dm_stack *st, uint32_t threshold, uint32_t batch, struct kedge_err *err);
-/* I/O completed on top since it was made; 0 when that cannot be read. is_writes: of writes only. */
-uint64_t dm_stack_nr_ios(const struct dm_stack *st, bool is_writes);
+/* I/O of the workload on top since that was made; zeroes when that cannot be read. */
+struct dm_ios {
+	uint64_t nr_reads, nr_writes; /* completed */
+	uint64_t busy_ms;             /* with something in flight; as coarse as the kernel's tick */
+};
+void dm_stack_ios(const struct dm_stack *st, struct dm_ios *ret_ios);
+bool dm_stack_has_writes(const struct dm_stack *st);
 
 /* K1: a discard that reaches a region in flight lets the late copy land on newer data. Withheld, or an error. */
 int dm_stack_withhold_discards(const char *name, struct kedge_err *err);

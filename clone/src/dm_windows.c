@@ -191,8 +191,11 @@ static int window(struct dm_windows *w, const uint8_t *buf, uint64_t first, uint
 /* The next window's time: the operator's limit, and a pause where somebody was made to wait. */
 static void set_due(struct dm_windows *w, uint64_t start_ns, uint64_t nr_bytes, uint64_t limit_bps)
 {
-	uint64_t now = kedge_clock_ns(), nr_ios = dm_stack_nr_ios(w->st, false);
+	uint64_t now = kedge_clock_ns(), nr_ios;
+	struct dm_ios ios;
 
+	dm_stack_ios(w->st, &ios);
+	nr_ios = ios.nr_reads + ios.nr_writes;
 	w->due_ns = nr_ios != w->nr_ios ? now + (now - start_ns) * BUSY_PAUSE : now;
 	w->nr_ios = nr_ios;
 	if (limit_bps)

@@ -50,7 +50,7 @@ static int order_abort(struct driver *d, struct kedge_err *err)
 		r = dmdev_suspend(d->st.top, DMDEV_SKIP_LOCKFS, err); /* what is on its way is counted */
 	if (r < 0)
 		return r;
-	if (d->rec.super.dm_was_written || dm_stack_nr_ios(&d->st, true)) {
+	if (d->rec.super.dm_was_written || dm_stack_has_writes(&d->st)) {
 		dmdev_resume(d->st.top, NULL);
 		return kedge_err_set(err, KEDGE_E_WRITTEN, KEDGE_SIDE_DESTINATION, "the workload has written: an abort would lose it");
 	}

@@ -292,6 +292,7 @@ struct model {
 	double ios, landed;   /* fractions */
 	uint64_t allowed;     /* regions that may be started: by a dose, or without end */
 	bool is_free, is_dead;
+	bool is_slow;         /* the workload's I/Os are few, and one is always in flight */
 	uint64_t nr_doses;
 };
 
@@ -344,6 +345,7 @@ static void model_run(struct model *m, uint64_t ms)
 		else
 			m->ios += m->iops * (is_copying ? 1 - m->cost : 1) / 1000;
 		m->v.nr_ios = (uint64_t)m->ios;
+		m->v.busy_ms += m->iops > 0 && m->is_slow;
 		m->v.now_ms++;
 	}
 }
@@ -399,6 +401,17 @@ static void test_governor_slow_disk(void **state)
 	double ios = m.ios, bps = model_bps(&m, 20000);
 	assert_true((m.ios - ios) / 20 > 0.92 * 1500);
 	assert_true(bps > 40e6);
+	model_init(&m, 40, 0.02, 200e6); /* few I/Os a second are a workload too, when that is what the disk gives */
+	m.is_slow = true;
+	m.pause_ms = 30;
+	model_run(&m, 5000);
+	assert_int_not_equal(m.g.phase, GOV_PHASE_FREE);
+	ios = m.ios;
+	assert_true(model_bps(&m, 60000) > 20e6);
+	assert_true((m.ios - ios) / 60 > 0.9 * 40);
+	model_init(&m, 1500, 0.02, 200e6);
+	m.pause_ms = 30;
+	model_run(&m, 20000);
 	m.pause_ms = 2; /* it has become a fast one */
 	model_run(&m, 60000);
 	assert_true(model_bps(&m, 20000) > 100e6);
