@@ -18,7 +18,22 @@ def check_hydrate(case):
         sys.exit(f"FAILED: hydrate: the curve of kclone: {curve}")
 
 
-CHECKS = {"hydrate": check_hydrate}
+def check_readthrough(case):
+    for depth in ("1", "32"):
+        for rig in ("tcp", "kclone-nbd", "kclone-fuse"):
+            positive([r["iops"] for r in case["runs"][depth].get(rig, [])], f"readthrough: {rig} at {depth}")
+
+
+def check_foreground(case):
+    # of so small a volume the busy time may hold no read at all
+    for key in ("nr", "p50_us", "p99_us"):
+        positive([r["idle"].get(key) for r in case["runs"]["kclone"]], f"foreground: idle {key}")
+    positive([r["hydration_mib_s"] for r in case["runs"]["kclone"]], "foreground: rate")
+    if not case["timeline"] or "nr" not in case["runs"]["kclone"][0]["busy"]:
+        sys.exit("FAILED: foreground: no timeline")
+
+
+CHECKS = {"hydrate": check_hydrate, "readthrough": check_readthrough, "foreground": check_foreground}
 
 
 def main(path):

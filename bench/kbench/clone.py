@@ -4,7 +4,6 @@
 Owns. One kclone, its metadata and sockets.
 """
 import json
-import os
 import socket
 import time
 
@@ -17,12 +16,15 @@ META_FILES = ("", ".seen", ".source", ".disk", ".run")
 class Clone:
     """A clone of url on dest, not hydrating until it is told to."""
 
-    def __init__(self, bench, name, url, dest, program=None, options=()):
+    def __init__(self, bench, name, url, dest, program=None, options=(), fuse=False, block=False):
         self.bench, self.name = bench, name
         self.program = program or bench.program("kclone")
         self.meta = bench.path(name + ".meta")
         self.control_path = bench.path(name + ".ctl")
         self.nbd_path = bench.path(name + ".nbd")
+        self.fuse_path = bench.path(name + ".fuse")
+        if fuse or block:
+            options = [*options, "--fuse", self.fuse_path, *(["--block"] if block else [])]
         self.remove_files()
         bench.procs.run(name + ".create", [self.program, "create", "--source", url, "--dest", dest, "--meta", self.meta], 60)
         self.proc = bench.procs.start(name, [self.program, "serve", "--meta", self.meta, "--nbd", self.nbd_path,
@@ -111,8 +113,4 @@ class Clone:
         self.remove_files()
 
     def remove_files(self):
-        for suffix in META_FILES:
-            try:
-                os.unlink(self.meta + suffix)
-            except FileNotFoundError:
-                pass
+        self.bench.remove(*(self.meta + suffix for suffix in META_FILES), self.fuse_path)

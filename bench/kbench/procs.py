@@ -112,10 +112,10 @@ class Procs:
         self.log_dir = log_dir
         self.alive = []
 
-    def start(self, name, argv, stdout=None, env=None):
+    def start(self, name, argv, stdout=None, env=None, stdin=subprocess.DEVNULL):
         """A server; its output goes to NAME.log unless stdout says otherwise. Returns its Popen."""
         with open(os.path.join(self.log_dir, name + ".log"), "ab") as log:
-            p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log, env=env,
+            p = subprocess.Popen(argv, stdin=stdin, stdout=stdout or log, stderr=log, env=env,
                                  preexec_fn=_die_with_parent)
         p.bench_name = name
         self.alive.append(p)
