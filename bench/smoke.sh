@@ -10,7 +10,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/kedge-bench-smoke.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
-"$here/run" --build "$build" --size-mib 64 --rounds 1 --seconds 0.2 --json "$work/out.json" || {
+"$here/run" --build "$build" --size-mib 64 --rounds 1 --seconds 0.2 --volumes 3 --json "$work/out.json" || {
 	echo "FAILED: bench/run ended with $?"
 	exit 1
 }

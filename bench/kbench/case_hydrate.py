@@ -6,7 +6,7 @@ import time
 from . import rounds, stats
 from .clone import Clone
 from .context import GIB
-from .procs import CpuWindow
+from .procs import CpuWindow, peak_memory_bytes
 from .targets import Ktarget, Nbdkit, PortPrinter, Tgtd
 
 FLOORS = ("floor", "floor-holes", "floor-splice")
@@ -17,7 +17,6 @@ class Copier:
 
     def __init__(self, bench, source, dest, size_bytes):
         self.bench, self.source, self.dest, self.size_bytes = bench, source, dest, size_bytes
-        self.cores = len(os.sched_getaffinity(0))
         self.curves = {}
 
     def measured(self, server, copy, allocated=False):
@@ -25,8 +24,9 @@ class Copier:
         self.bench.reset_dest(self.source, self.dest, allocated)
         server_cpu, watch = CpuWindow(server.pids()), rounds.Watch()
         wall, client_cpu = copy()
+        watch.end()
         server_cpu_s = server_cpu.taken()
-        others = watch.others(client_cpu + server_cpu_s, wall, self.cores)
+        others = watch.others(client_cpu + server_cpu_s)
         self.bench.compare(self.source, self.dest)
         return rounds.copy_figures(self.size_bytes, wall, client_cpu, server_cpu_s, others)
 
@@ -45,6 +45,7 @@ class Copier:
 
             # made and attached before the destination is reset: a clone that waits does not touch it
             ret = self.measured(server, hydrate)
+            ret["peak_memory_bytes"] = peak_memory_bytes(clone.pids())
             clone.stop()
             return ret
         return run

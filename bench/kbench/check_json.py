@@ -33,7 +33,34 @@ def check_foreground(case):
         sys.exit("FAILED: foreground: no timeline")
 
 
-CHECKS = {"hydrate": check_hydrate, "readthrough": check_readthrough, "foreground": check_foreground}
+def check_downtime(case):
+    for size, moves in case["moves"].items():
+        positive([m["gap_ms"] for m in moves], f"downtime: {size}")
+        for m in moves:
+            if abs(sum(m["parts_ms"].values()) - m["gap_ms"]) > 1:
+                sys.exit(f"FAILED: downtime: {size}: the parts are not the whole: {m}")
+    positive(case["bare_ms"], "downtime: bare restart")
+
+
+def check_sparse(case):
+    for rig in ("kcopy full", "kcopy sparse", "kclone full", "kclone sparse"):
+        positive([r["wall_s"] for r in case["runs"].get(rig, [])], f"sparse: {rig}")
+
+
+def check_after(case):
+    for load, by_rig in case["runs"].items():
+        for rig in ("raw", "kclone"):
+            positive([r["iops"] for r in by_rig[rig]], f"after: {load}: {rig}")
+
+
+def check_many(case):
+    for name in ("1", str(case["volumes"])):
+        for key in ("mib_s", "client_cpu_s", "server_cpu_s"):
+            positive([r[key] for r in case["runs"][name]], f"many: {name}: {key}")
+
+
+CHECKS = {"hydrate": check_hydrate, "readthrough": check_readthrough, "foreground": check_foreground,
+          "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many}
 
 
 def main(path):

@@ -13,6 +13,11 @@ SERIAL = "0f8fad5b-d9cb-469f-a165-70867728950e.7"
 META_FILES = ("", ".seen", ".source", ".disk", ".run")
 
 
+def bitmap_bytes(size_bytes):
+    """What the bitmaps of a volume may take in memory: 160 MiB a TiB."""
+    return size_bytes * 160 // (1 << 20)
+
+
 class Clone:
     """A clone of url on dest, not hydrating until it is told to."""
 

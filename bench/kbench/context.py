@@ -18,7 +18,7 @@ GIB = 1 << 30
 SHM = "/dev/shm"
 PEERS = {"nbdkit": "nbdkit", "nbdcopy": "libnbd-bin", "nbdinfo": "libnbd-bin", "tgtd": "tgt", "tgtadm": "tgt",
          "qemu-img": "qemu-utils", "fio": "fio", "iscsi-perf": "libiscsi-bin"}
-PEER_PACKAGES = ["nbdkit", "libnbd-bin", "tgt", "qemu-utils", "qemu-block-extra", "fio", "libiscsi-bin"]
+PEER_PACKAGES = ["nbdkit", "libnbd-bin", "tgt", "qemu-utils", "qemu-block-extra", "fio", "libiscsi-bin", "xfsprogs"]
 
 
 def install_peers():

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Purpose. The table at the end: each goal beside what was measured. Pure.
 
-A goal is (text, ">=" or "<=", limit, {"ratio", "low", "high"} or None when its competitor was not measured).
+A goal is (text, ">=" or "<=", limit, {"ratio", "low", "high", "n"} or None when its competitor was not measured).
 """
+ROUNDS_MIN = 5
 
 
 def judge(case, goal):
@@ -10,9 +11,11 @@ def judge(case, goal):
     if not got:
         return {"case": case, "goal": text, "sense": sense, "limit": limit, "got": None, "verdict": "not measured"}
     is_reached = got["ratio"] >= limit if sense == ">=" else got["ratio"] <= limit
-    # an interval that holds the limit does not decide
-    is_sure = not got.get("low", got["ratio"]) <= limit <= got.get("high", got["ratio"])
-    verdict = ("reached" if is_reached else "not reached") + ("" if is_sure else ", within the noise")
+    verdict = "reached" if is_reached else "not reached"
+    if got["n"] < ROUNDS_MIN:
+        verdict += f", by {got['n']} of the {ROUNDS_MIN} rounds it takes"
+    elif got["low"] <= limit <= got["high"]:
+        verdict += ", within the noise" # the interval does not decide
     return {"case": case, "goal": text, "sense": sense, "limit": limit, "got": got, "verdict": verdict}
 
 
@@ -22,7 +25,7 @@ def table(judged):
     for j in judged:
         wanted = f"{j['sense']} {j['limit']:g}"
         if j["got"]:
-            interval = f"{j['got']['low']:.3g} .. {j['got']['high']:.3g}" if "low" in j["got"] else ""
+            interval = f"{j['got']['low']:.3g} .. {j['got']['high']:.3g}"
             lines.append(f"{j['goal']:{width}}  {wanted:>10}  {j['got']['ratio']:9.3g}  {interval:>17}  {j['verdict']}")
         else:
             lines.append(f"{j['goal']:{width}}  {wanted:>10}  {'':>9}  {'':>17}  {j['verdict']}")

@@ -28,8 +28,8 @@ def cpu_s(pid):
     return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3)
 
 
-def descendants(pid):
-    """A process and all below it that live now."""
+def descendants(pids):
+    """Some processes and all below them that live now."""
     parent = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -38,7 +38,7 @@ def descendants(pid):
                     parent[int(name)] = int(f.read().rpartition(b")")[2].split()[1])
             except (OSError, IndexError):
                 pass
-    found, todo = [], [pid]
+    found, todo = [], list(pids)
     while todo:
         at = todo.pop()
         found.append(at)
@@ -46,15 +46,14 @@ def descendants(pid):
     return found
 
 
-def tree_cpu_s(pid):
-    """{pid: seconds} of a process and all below it."""
-    ret = {}
-    for p in descendants(pid):
-        try:
-            ret[p] = cpu_s(p)
-        except OSError:
-            pass
-    return ret
+def peak_memory_bytes(pids):
+    """The most that these processes and all below them ever had resident, each for itself: what they share counts for each, so
+    that the sum is an upper bound."""
+    total = 0
+    for pid in descendants(pids):
+        with open(f"/proc/{pid}/status", encoding="ascii") as f:
+            total += next((int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM:")), 0)
+    return total
 
 
 class CpuWindow:
@@ -62,14 +61,19 @@ class CpuWindow:
 
     def __init__(self, pids):
         self.pids = list(pids)
-        self.before = {}
-        for pid in self.pids:
-            self.before.update(tree_cpu_s(pid))
+        self.before = self.look()
+
+    def look(self):
+        ret = {}
+        for pid in descendants(self.pids):
+            try:
+                ret[pid] = cpu_s(pid)
+            except OSError:
+                pass
+        return ret
 
     def taken(self):
-        after = {}
-        for pid in self.pids:
-            after.update(tree_cpu_s(pid))
+        after = self.look()
         gone = set(self.before) - set(after)
         if gone:
             raise BenchError(f"a process ended while it was measured: {sorted(gone)}")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Purpose. Competitors taking turns, A B C A B C, so that whatever drifts hits all alike; and what is said of their runs."""
+import os
+import time
+
 from . import stats
 from .context import GIB, MIB
 from .procs import machine_cpu_s
@@ -22,15 +25,19 @@ def rates(runs, key="mib_s"):
 
 
 class Watch:
-    """How much of the machine others took while something of ours was measured."""
+    """How much of the machine others took while something of ours was measured: from its making to end()."""
 
     def __init__(self):
-        self.busy, self.stolen = machine_cpu_s()
+        self.nr_cores = len(os.sched_getaffinity(0))
+        self.begin, self.before = time.monotonic(), machine_cpu_s()
 
-    def others(self, our_cpu_s, wall_s, nr_cores):
-        busy, stolen = machine_cpu_s()
-        alien = max(0.0, busy - self.busy - our_cpu_s)
-        return {"others_percent": 100 * alien / (wall_s * nr_cores), "stolen_percent": 100 * (stolen - self.stolen) / (wall_s * nr_cores)}
+    def end(self):
+        self.after, self.wall_s = machine_cpu_s(), time.monotonic() - self.begin
+
+    def others(self, our_cpu_s):
+        all_s = self.wall_s * self.nr_cores
+        alien = max(0.0, self.after[0] - self.before[0] - our_cpu_s)
+        return {"others_percent": 100 * alien / all_s, "stolen_percent": 100 * (self.after[1] - self.before[1]) / all_s}
 
 
 def copy_figures(size_bytes, wall_s, client_cpu_s, server_cpu_s, others):
