@@ -139,6 +139,7 @@ static int usage(void)
 	      "       bench_reads ping PORT [options]\n"
 	      "       bench_reads file PATH [options]\n"
 	      "  --size BYTES --offset BYTES --block BYTES --depth N --seed N --sequential --write (file)\n"
+	      "  --rate N (a second, at fixed moments; nbd, ping)\n"
 	      "  --seconds S (else until stdin ends) --log FILE (pairs of u64: begin on CLOCK_MONOTONIC, duration; ns)\n",
 	      stderr);
 	return 2;
@@ -149,7 +150,7 @@ static int parse(int argc, char **argv, struct options *o)
 	static const struct option names[] = {
 		{ "size", 1, NULL, 's' },    { "offset", 1, NULL, 'o' },  { "block", 1, NULL, 'b' },	  { "depth", 1, NULL, 'd' },
 		{ "seed", 1, NULL, 'r' },    { "seconds", 1, NULL, 't' }, { "log", 1, NULL, 'l' }, { "sequential", 0, NULL, 'q' },
-		{ "write", 0, NULL, 'w' },   { 0 },
+		{ "write", 0, NULL, 'w' },   { "rate", 1, NULL, 'p' },    { 0 },
 	};
 	int c;
 
@@ -163,11 +164,13 @@ static int parse(int argc, char **argv, struct options *o)
 		case 't': o->seconds = strtod(optarg, NULL); break;
 		case 'l': o->log = optarg; break;
 		case 'q': o->is_sequential = true; break;
+		case 'p': o->rate = (uint32_t)strtoul(optarg, NULL, 0); break;
 		case 'w': o->is_write = true; break;
 		default: return usage();
 		}
 	}
-	if (argc - optind != 2 || o->depth < 1 || o->depth > 256 || o->block_bytes < 512 || o->size_bytes < o->block_bytes)
+	if (argc - optind != 2 || o->depth < 1 || o->depth > 256 || o->block_bytes < 512 || o->size_bytes < o->block_bytes ||
+	    (o->rate && (o->depth != 1 || o->rate > 1000000)))
 		return usage();
 	o->what = argv[optind];
 	o->where = argv[optind + 1];

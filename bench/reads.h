@@ -12,6 +12,7 @@ struct options {
 	const char *what, *where; /* nbd unix:PATH | nbd tcp:PORT | ping PORT | file PATH */
 	bool is_write, is_sequential;
 	uint32_t depth, block_bytes;
+	uint32_t rate; /* requests a second at fixed moments, one at a time (sockets); 0: as fast as the answers come */
 	uint64_t start_bytes, size_bytes, seed;
 	double seconds; /* 0: until stdin ends */
 	const char *log;

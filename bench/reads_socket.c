@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "reads.h"
@@ -110,6 +111,32 @@ static uint32_t number_of(struct client *c, const uint8_t *answer)
 	return (uint32_t)cookie;
 }
 
+/*
+ * One at a time at fixed moments, as a guest's reads come that do not wait for each other. A latency counts from the moment at which the read was due: a
+ * client that only asks again when it has its answer would hardly ask while the server is slow, and say that all is well.
+ */
+static void run_paced(struct client *c, struct samples *ret)
+{
+	uint8_t *in = malloc(c->o->block_bytes + NBD_REPLY_BYTES);
+	uint64_t due_ns = now_ns();
+	const uint32_t first = 0;
+
+	if (!in)
+		wire_fail("memory");
+	for (; !is_over(); due_ns += 1000000000u / c->o->rate) {
+		struct timespec due = { (time_t)(due_ns / 1000000000u), (long)(due_ns % 1000000000u) };
+
+		if (now_ns() < due_ns)
+			clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+		ask(c, &first, 1);
+		wire_recv(c->sock, in, c->o->block_bytes + (c->is_nbd ? (size_t)NBD_REPLY_BYTES : 0));
+		number_of(c, in);
+		samples_add(ret, due_ns, now_ns());
+		tell_ready();
+	}
+	free(in);
+}
+
 static void run(struct client *c, struct samples *ret)
 {
 	size_t one = c->o->block_bytes + (c->is_nbd ? (size_t)NBD_REPLY_BYTES : 0), have = 0;
@@ -162,7 +189,10 @@ void read_socket(const struct options *o, struct samples *ret)
 		c->sock = wire_connect((uint16_t)strtoul(o->where + (c->is_nbd ? strlen("tcp:") : 0), NULL, 10));
 	if (c->is_nbd)
 		nbd_shake_hands(c->sock);
-	run(c, ret);
+	if (o->rate)
+		run_paced(c, ret);
+	else
+		run(c, ret);
 	close(c->sock);
 	free(c);
 }

@@ -10,8 +10,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/kedge-bench-smoke.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
-"$here/run" --build "$build" --size-mib 64 --rounds 1 --seconds 0.2 --volumes 3 --json "$work/out.json" || {
+"$here/run" --build "$build" --size-mib 64 --rounds 1 --seconds 0.2 --volumes 3 --json "$work/out.json" --plot "$work" || {
 	echo "FAILED: bench/run ended with $?"
 	exit 1
 }
-python3 "$here/kbench/check_json.py" "$work/out.json"
+python3 "$here/kbench/check_json.py" "$work/out.json" "$work/report.html"

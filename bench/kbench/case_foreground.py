@@ -11,6 +11,7 @@ from .readers import Reader
 from .targets import Ktarget, Nbdkit
 
 BIN_S = 0.02
+READS_PER_S = 2000
 READS_MIN = 200 # for a 99th percentile to be one
 
 
@@ -61,26 +62,26 @@ def round_of_kclone(bench, url, source, dest, size, keep):
     clone = Clone(bench, "foreground", url, dest, options=bench.options.kclone_args)
     try:
         start, end = head_start(clone, size)
-        reader = Reader(bench, "nbd", "unix:" + clone.nbd_path, end - start, offset=start)
+        reader = Reader(bench, "nbd", "unix:" + clone.nbd_path, end - start, offset=start, rate=READS_PER_S)
         paused_at, begin_idle = clone.status()["durable_bytes"], time.monotonic()
         time.sleep(2 if bench.options.long else bench.options.seconds)
         durable, begin = clone.status()["durable_bytes"], time.monotonic()
         if durable != paused_at:
             raise BenchError("hydration went on while it was paused: the idle figures would be none")
         clone.ask("resume")
-        wall, _ = clone.wait_durable(begin)
+        wall, curve = clone.wait_durable(begin)
         samples = reader.stop()
     finally:
         clone.stop()
     bench.compare(source, dest)
-    keep[:] = timeline(samples, begin)
+    keep["timeline"], keep["curve"] = timeline(samples, begin), curve
     return {"idle": figures(within(samples, begin_idle, begin)), "busy": figures(within(samples, begin, begin + wall)),
             "range_bytes": end - start, "hydration_mib_s": (size - durable) / MIB / wall}
 
 
 def round_of_nbdkit(bench, nbdkit, dest, size):
     """The peer: reads of nbdkit while nbdcopy empties it, and before."""
-    reader = Reader(bench, "nbd", nbdkit.url.replace("nbd://127.0.0.1", "tcp"), size // 4)
+    reader = Reader(bench, "nbd", nbdkit.url.replace("nbd://127.0.0.1", "tcp"), size // 4, rate=READS_PER_S)
     begin_idle = time.monotonic()
     time.sleep(2 if bench.options.long else bench.options.seconds)
     begin = time.monotonic()
@@ -93,7 +94,7 @@ def round_of_nbdkit(bench, nbdkit, dest, size):
 def run(bench):
     size = bench.fit(bench.options.size or (4 * GIB if bench.options.long else GIB), 2)
     source, dest = bench.make_image("foreground.src", "mixed", size), bench.path("foreground.dst")
-    ktarget, nbdkit, last = Ktarget(bench, source), None, []
+    ktarget, nbdkit, last = Ktarget(bench, source), None, {}
     rigs = {"kclone": lambda: round_of_kclone(bench, ktarget.url, source, dest, size, last)}
     try:
         if bench.has_peers:
@@ -105,7 +106,7 @@ def run(bench):
         if nbdkit:
             nbdkit.stop()
         bench.remove(source, dest)
-    ret = {"size_bytes": size, "runs": runs, "ratios": {}, "timeline": last}
+    ret = {"size_bytes": size, "runs": runs, "ratios": {}, **last}
     for name, all_rounds in runs.items():
         r = [x for x in all_rounds if min(x["idle"]["nr"], x["busy"]["nr"]) >= READS_MIN]
         if len(r) < len(all_rounds):

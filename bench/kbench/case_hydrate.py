@@ -6,10 +6,12 @@ import time
 from . import rounds, stats
 from .clone import Clone
 from .context import GIB
+from .nbdmap import NbdMap
 from .procs import CpuWindow, peak_memory_bytes
 from .targets import Ktarget, Nbdkit, PortPrinter, Tgtd
 
 FLOORS = ("floor", "floor-holes", "floor-splice")
+MAP_CELLS, MAP_SECONDS = 1024, 3
 
 
 class Copier:
@@ -74,12 +76,36 @@ def make_rigs(bench, copier, servers):
     return rigs
 
 
+def map_order(bench, ktarget, copier):
+    """When each of MAP_CELLS parts of the volume was here, in a run slowed down to about MAP_SECONDS."""
+    size, cell = copier.size_bytes, copier.size_bytes // MAP_CELLS
+    times = [None] * MAP_CELLS
+    bench.reset_dest(copier.source, copier.dest)
+    clone = Clone(bench, "map", ktarget.url, copier.dest, options=bench.options.kclone_args)
+    try:
+        nbd = NbdMap(clone.nbd_path, size)
+        clone.ask("rate", bps=size * 7 // 10 // MAP_SECONDS)
+        begin = time.monotonic()
+        clone.ask("hydrate")
+        while None in times and time.monotonic() - begin < 60 * MAP_SECONDS:
+            ranges, now = nbd.hydrated(), time.monotonic() - begin
+            for start, end in ranges:
+                for i in range(-(-start // cell), min(end // cell, MAP_CELLS)):
+                    times[i] = now if times[i] is None else times[i]
+            time.sleep(0.02)
+        nbd.close()
+    finally:
+        clone.stop()
+    return {"cell_bytes": cell, "times_s": times}
+
+
 def run(bench):
     size = bench.fit(bench.options.size or (4 * GIB if bench.options.long else GIB), 2)
     source, dest = bench.make_image("hydrate.src", "mixed", size), bench.path("hydrate.dst")
     copier, servers = Copier(bench, source, dest, size), {}
     try:
         runs = rounds.take_turns(bench, make_rigs(bench, copier, servers), bench.options.rounds)
+        order = map_order(bench, servers["ktarget"], copier) if bench.options.plot else None
     finally:
         for server in servers.values():
             server.stop()
@@ -87,12 +113,11 @@ def run(bench):
     rounds.copy_table(bench, runs)
     best_floor = max(FLOORS, key=lambda f: stats.median(rounds.rates(runs[f])))
     ret = {"size_bytes": size, "runs": runs, "best_floor": best_floor, "rate": {n: stats.summary(rounds.rates(r)) for n, r in runs.items()},
-           "cpu_s_gib": {n: stats.summary(rounds.rates(r, "cpu_s_gib")) for n, r in runs.items()}, "curves": copier.curves,
+           "cpu_s_gib": {n: stats.summary(rounds.rates(r, "cpu_s_gib")) for n, r in runs.items()}, "curves": copier.curves, "map": order,
            "ratios": {"rate/" + base: rounds.compare_all(runs, base, "mib_s") for base in (best_floor, "nbdcopy", "qemu-img",
                                                                                            "qemu-img-W-m16", "kcopy-baseline",
                                                                                            "kclone-baseline")},
-           "cpu_ratios": {"cpu/" + base: rounds.compare_all(runs, base, "cpu_s_gib") for base in ("nbdcopy", best_floor)},
-           "ended_ns": time.time_ns()}
+           "cpu_ratios": {"cpu/" + base: rounds.compare_all(runs, base, "cpu_s_gib") for base in ("nbdcopy", best_floor)}}
     return ret
 
 

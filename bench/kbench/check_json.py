@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Purpose. Is a file of bench/run --json complete? For the smoke test: shape and plausibility, never speed."""
+"""Purpose. Are the files of bench/run --json and --plot complete? For the smoke test: shape and plausibility, never speed."""
 import json
 import sys
+import xml.etree.ElementTree
 
 
 def positive(values, what):
@@ -16,6 +17,8 @@ def check_hydrate(case):
     curve = case["curves"]["kclone"][0]
     if curve[-1][1] != case["size_bytes"] or sorted(curve) != curve:
         sys.exit(f"FAILED: hydrate: the curve of kclone: {curve}")
+    if None in case["map"]["times_s"]:
+        sys.exit(f"FAILED: hydrate: the map has parts that never came: {case['map']}")
 
 
 def check_readthrough(case):
@@ -63,7 +66,17 @@ CHECKS = {"hydrate": check_hydrate, "readthrough": check_readthrough, "foregroun
           "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many}
 
 
-def main(path):
+def check_report(path):
+    """It is well-formed, holds each kind of chart, and asks for nothing from elsewhere."""
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    root = xml.etree.ElementTree.fromstring(text.partition("<html")[1] + text.partition("<html")[2].replace('<meta charset="utf-8">', ""))
+    nr = len(root.findall(".//svg"))
+    if nr < 12 or "http" in text or "<script" in text:
+        sys.exit(f"FAILED: the report: {nr} charts")
+
+
+def main(path, report):
     with open(path, encoding="utf-8") as f:
         ret = json.load(f)
     for key in ("kernel", "cpu", "cores", "commit"):
@@ -75,8 +88,9 @@ def main(path):
         check(ret["cases"][name])
         if not any(g["case"] == name for g in ret["goals"]):
             sys.exit(f"FAILED: no goal of case {name}")
+    check_report(report)
     print(f"ok: {len(CHECKS)} cases, {len(ret['goals'])} goals")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

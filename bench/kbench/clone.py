@@ -72,7 +72,7 @@ class Clone:
         return self.ask("status")
 
     def hydrate(self, seconds=600):
-        """Copy everything; returns (wall_s, [(seconds, durable bytes)...]) when every block is durable."""
+        """Copy everything; returns (wall_s, [(seconds, durable bytes, bytes here)...]) when every block is durable."""
         begin = time.monotonic()
         self.ask("hydrate")
         return self.wait_durable(begin, seconds)
@@ -83,7 +83,7 @@ class Clone:
         while True:
             st = self.status()
             now = time.monotonic() - begin
-            samples.append((now, st["durable_bytes"]))
+            samples.append((now, st["durable_bytes"], st["here_bytes"]))
             if st["durable_bytes"] == st["size_bytes"]:
                 return now, samples
             if st["bad_bytes"] or st["failure"]:

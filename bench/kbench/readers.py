@@ -22,9 +22,9 @@ def read(bench, what, where, size_bytes, depth, seed, seconds, *more):
 class Reader:
     """bench_reads in the background, from the first answer on, until stopped; then every sample is known."""
 
-    def __init__(self, bench, what, where, size_bytes, depth=1, offset=0, seed=1, block=4096):
+    def __init__(self, bench, what, where, size_bytes, depth=1, offset=0, seed=1, rate=0):
         self.bench, self.log = bench, bench.path("reads.samples")
-        argv = reads_argv(bench, what, where, size_bytes, depth, seed, "--offset", str(offset), "--block", str(block), "--log", self.log)
+        argv = reads_argv(bench, what, where, size_bytes, depth, seed, "--offset", str(offset), "--rate", str(rate), "--log", self.log)
         self.proc = bench.procs.start("reader", argv, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
         if bench.procs.first_line(self.proc, 30) != "ready":
             raise BenchError("bench_reads: not ready")
