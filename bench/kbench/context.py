@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from .procs import BenchError, Procs
+from .procs import BenchError, Procs, end_recorded
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -35,13 +35,24 @@ def install_peers():
         subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], check=True, env=env)
 
 
+def drop_devices(root, directory):
+    """Loop devices and mounts of a directory that a program which was killed left behind; by path, so that no one else's is touched."""
+    drop_loops = ["bash", "-c", '. "$1" && loop_drop_all "$2/"', "-", os.path.join(root, "tests", "lib", "loop.sh"), directory]
+    subprocess.run(drop_loops, check=False, timeout=60)
+    with open("/proc/mounts", encoding="utf-8") as f:
+        mounts = [line.split()[1] for line in f if line.split()[1].startswith(directory + "/")]
+    for path in reversed(mounts):
+        subprocess.run(["umount", "-l", path], check=False, timeout=60)
+    subprocess.run(drop_loops, check=False, timeout=60)
+
+
 class Bench:
     """One run of bench/run."""
 
     def __init__(self, root, options):
         self.root, self.options = root, options
         self.build = options.build or os.path.join(root, "build", "release")
-        self.remove_stale()
+        self.remove_stale(root)
         self.dir = f"{SHM}/kedge-bench.{os.getpid()}"
         os.mkdir(self.dir, 0o700)
         self.lock = os.open(self.dir, os.O_RDONLY | os.O_CLOEXEC)
@@ -50,11 +61,13 @@ class Bench:
         self.has_peers = all(shutil.which(p) for p in PEERS) and options.peers
 
     @staticmethod
-    def remove_stale():
+    def remove_stale(root):
         for path in glob.glob(f"{SHM}/kedge-bench.*"):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                end_recorded(path)
+                drop_devices(root, path)
                 shutil.rmtree(path, ignore_errors=True)
             except BlockingIOError:
                 pass # somebody's who lives
@@ -112,19 +125,9 @@ class Bench:
             except FileNotFoundError:
                 pass
 
-    def drop_devices(self):
-        """Loop devices and mounts of ours that a program which was killed left behind; by path, so that no one else's is touched."""
-        helper = os.path.join(self.root, "tests", "lib", "loop.sh")
-        subprocess.run(["bash", "-c", '. "$1" && loop_drop_all "$2/"', "-", helper, self.dir], check=False, timeout=60)
-        with open("/proc/mounts", encoding="utf-8") as f:
-            mounts = [line.split()[1] for line in f if line.split()[1].startswith(self.dir + "/")]
-        for path in reversed(mounts):
-            subprocess.run(["umount", "-l", path], check=False, timeout=60)
-        subprocess.run(["bash", "-c", '. "$1" && loop_drop_all "$2/"', "-", helper, self.dir], check=False, timeout=60)
-
     def close(self):
         self.procs.stop_all()
-        self.drop_devices()
+        drop_devices(self.root, self.dir)
         if os.environ.get("KEDGE_KEEP"):
             self.say(f"kept: {self.dir}")
         else:

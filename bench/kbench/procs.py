@@ -4,6 +4,7 @@
 Owns. Every process it started, by pid, until it is reaped; nothing is ever ended by name.
 """
 import ctypes
+import glob
 import os
 import select
 import signal
@@ -21,6 +22,36 @@ class BenchError(Exception):
 
 def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _be_killed_with_parent(): # a client that waits for a server which ends too hears nothing less
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def start_time(pid):
+    """Of a process, in ticks since boot: with the pid its identity. None: there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read().rpartition(b")")[2].split()[19].decode()
+    except OSError:
+        return None
+
+
+def end_recorded(directory):
+    """Servers that a bench which was killed has left: those whose pid and start time its directory names, and no others."""
+    left = []
+    for path in glob.glob(os.path.join(directory, "*.pid")):
+        with open(path, encoding="ascii") as f:
+            pid, _, started = f.read().partition(" ")
+        if started and start_time(pid) == started:
+            left.append((int(pid), started))
+    for signum, seconds in ((signal.SIGTERM, 3), (signal.SIGKILL, 3)):
+        for pid, started in left:
+            if start_time(pid) == started:
+                os.kill(pid, signum)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and any(start_time(p) == s for p, s in left):
+            time.sleep(0.05)
 
 
 def cpu_s(pid):
@@ -123,6 +154,8 @@ class Procs:
                                  preexec_fn=_die_with_parent)
         p.bench_name = name
         self.alive.append(p)
+        with open(os.path.join(self.log_dir, name + ".pid"), "w", encoding="ascii") as f:
+            f.write(f"{p.pid} {start_time(p.pid)}")
         return p
 
     def stop(self, p, seconds=10):
@@ -172,7 +205,7 @@ class Procs:
         with open(log_path, "wb") as log:
             begin = time.monotonic()
             p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if capture else log, stderr=log,
-                                 preexec_fn=_die_with_parent)
+                                 preexec_fn=_be_killed_with_parent)
             self.alive.append(p)
             p.bench_name = name
             text = self._read_output(p, seconds) if capture else ""
