@@ -113,17 +113,18 @@ static uint32_t number_of(struct client *c, const uint8_t *answer)
 
 /*
  * One at a time at fixed moments, as a guest's reads come that do not wait for each other. A latency counts from the moment at which the read was due: a
- * client that only asks again when it has its answer would hardly ask while the server is slow, and say that all is well.
+ * client that only asks again when it has its answer would hardly ask while the server is slow, and say that all is well. For the same reason
+ * what was due before the end is asked for still.
  */
 static void run_paced(struct client *c, struct samples *ret)
 {
 	uint8_t *in = malloc(c->o->block_bytes + NBD_REPLY_BYTES);
-	uint64_t due_ns = now_ns();
+	uint64_t due_ns = now_ns(), end_ns = UINT64_MAX;
 	const uint32_t first = 0;
 
 	if (!in)
 		wire_fail("memory");
-	for (; !is_over(); due_ns += 1000000000u / c->o->rate) {
+	for (; due_ns < end_ns; due_ns += 1000000000u / c->o->rate) {
 		struct timespec due = { (time_t)(due_ns / 1000000000u), (long)(due_ns % 1000000000u) };
 
 		if (now_ns() < due_ns)
@@ -133,6 +134,8 @@ static void run_paced(struct client *c, struct samples *ret)
 		number_of(c, in);
 		samples_add(ret, due_ns, now_ns());
 		tell_ready();
+		if (is_over() && end_ns == UINT64_MAX)
+			end_ns = now_ns();
 	}
 	free(in);
 }

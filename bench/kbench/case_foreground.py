@@ -23,7 +23,8 @@ def figures(samples):
 
 
 def within(samples, begin, end):
-    return [s for s in samples if begin <= s[0] and s[0] + s[1] <= end]
+    """Those that were due then, however late their answer came."""
+    return [s for s in samples if begin <= s[0] < end]
 
 
 def timeline(samples, begin):
@@ -46,7 +47,7 @@ def head_start(clone, size):
     """A quarter hydrated and the rest paused; the largest range that is here."""
     clone.ask("rate", bps=size // 2) # so that a pause is not overtaken
     clone.ask("hydrate")
-    wait_until(120, "a quarter is here", lambda: clone.status()["durable_bytes"] >= size // 4)
+    wait_until(120, "a quarter is here", lambda: clone.status()["here_bytes"] >= size // 4)
     clone.ask("pause")
     clone.ask("rate", bps=0)
     clone.ask("commit")
@@ -110,7 +111,7 @@ def run(bench):
     for name, all_rounds in runs.items():
         r = [x for x in all_rounds if min(x["idle"]["nr"], x["busy"]["nr"]) >= READS_MIN]
         if len(r) < len(all_rounds):
-            bench.say(f"   {name}: {len(all_rounds) - len(r)} rounds had fewer than {READS_MIN} reads and do not count: a larger volume is needed")
+            bench.say(f"   {name}: {len(all_rounds) - len(r)} rounds were too short for {READS_MIN} reads and do not count: a larger volume is needed")
         for p in ("p50_us", "p99_us") if r else ():
             busy, idle = [x["busy"][p] for x in r], [x["idle"][p] for x in r]
             ret["ratios"].setdefault(p, {})[name] = stats.ratio(busy, idle)
