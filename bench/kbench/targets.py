@@ -52,7 +52,8 @@ class Nbdkit(Target):
 
 
 class Tgtd(Target):
-    """Of several tgtds each has a control socket of its own number."""
+    """With its defaults: thin_provisioning=1 has qemu-img ask where the holes are, and costs it three quarters of its rate on tmpfs. Of several
+    tgtds each has a control socket of its own number."""
 
     def __init__(self, bench, path):
         port = free_port()
@@ -64,7 +65,7 @@ class Tgtd(Target):
         for args in (["--op", "new", "--mode", "target", "--tid", "1", "-T", IQN],
                      ["--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", path],
                      ["--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun", "1",
-                      "--params", "thin_provisioning=1,readonly=1"],
+                      "--params", "readonly=1"],
                      ["--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"]):
             bench.procs.run("tgtadm", self.adm(*args), 20)
         self.url = f"iscsi://127.0.0.1:{port}/{IQN}/1"
