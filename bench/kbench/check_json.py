@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Purpose. Are the files of bench/run --json and --plot complete? For the smoke test: shape and plausibility, never speed."""
+import json
+import sys
+import xml.etree.ElementTree
+
+
+def positive(values, what):
+    if not values or not all(isinstance(v, (int, float)) and v > 0 for v in values):
+        sys.exit(f"FAILED: {what}: {values}")
+
+
+def check_hydrate(case):
+    for rig in ("kcopy", "kclone", "floor", "floor-holes", "floor-splice"):
+        for key in ("mib_s", "cpu_s_gib", "client_cpu_s", "server_cpu_s"):
+            positive([r[key] for r in case["runs"].get(rig, [])], f"hydrate: {rig}: {key}")
+    curve = case["curves"]["kclone"][0]
+    if curve[-1][1] != case["size_bytes"] or sorted(curve) != curve:
+        sys.exit(f"FAILED: hydrate: the curve of kclone: {curve}")
+    if None in case["map"]["times_s"]:
+        sys.exit(f"FAILED: hydrate: the map has parts that never came: {case['map']}")
+
+
+def check_readthrough(case):
+    for depth in ("1", "32"):
+        for rig in ("tcp", "kclone-nbd", "kclone-fuse"):
+            positive([r["iops"] for r in case["runs"][depth].get(rig, [])], f"readthrough: {rig} at {depth}")
+
+
+def check_foreground(case):
+    # of so small a volume the busy time may hold no read at all
+    for key in ("nr", "p50_us", "p99_us"):
+        positive([r["idle"].get(key) for r in case["runs"]["kclone"]], f"foreground: idle {key}")
+    positive([r["hydration_mib_s"] for r in case["runs"]["kclone"]], "foreground: rate")
+    if not case["timeline"] or "nr" not in case["runs"]["kclone"][0]["busy"]:
+        sys.exit("FAILED: foreground: no timeline")
+
+
+def check_downtime(case):
+    for size, moves in case["moves"].items():
+        positive([m["gap_ms"] for m in moves], f"downtime: {size}")
+        for m in moves:
+            if abs(sum(m["parts_ms"].values()) - m["gap_ms"]) > 1:
+                sys.exit(f"FAILED: downtime: {size}: the parts are not the whole: {m}")
+    positive(case["bare_ms"], "downtime: bare restart")
+
+
+def check_sparse(case):
+    for rig in ("kcopy full", "kcopy sparse", "kclone full", "kclone sparse"):
+        positive([r["wall_s"] for r in case["runs"].get(rig, [])], f"sparse: {rig}")
+
+
+def check_after(case):
+    for load, by_rig in case["runs"].items():
+        for rig in ("raw", "kclone"):
+            positive([r["iops"] for r in by_rig[rig]], f"after: {load}: {rig}")
+
+
+def check_many(case):
+    for name in ("1", str(case["volumes"])):
+        for key in ("mib_s", "client_cpu_s", "server_cpu_s"):
+            positive([r[key] for r in case["runs"][name]], f"many: {name}: {key}")
+
+
+CHECKS = {"hydrate": check_hydrate, "readthrough": check_readthrough, "foreground": check_foreground,
+          "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many}
+
+
+def check_report(path):
+    """It is well-formed, holds each kind of chart, and asks for nothing from elsewhere."""
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    root = xml.etree.ElementTree.fromstring(text.partition("<html")[1] + text.partition("<html")[2].replace('<meta charset="utf-8">', ""))
+    nr = len(root.findall(".//svg"))
+    if nr < 12 or "http" in text or "<script" in text:
+        sys.exit(f"FAILED: the report: {nr} charts")
+
+
+def main(path, report):
+    with open(path, encoding="utf-8") as f:
+        ret = json.load(f)
+    for key in ("kernel", "cpu", "cores", "commit"):
+        if not ret["facts"].get(key):
+            sys.exit(f"FAILED: facts: {key}")
+    for name, check in CHECKS.items():
+        if "error" in ret["cases"].get(name, {"error": "is not there"}):
+            sys.exit(f"FAILED: case {name}: {ret['cases'].get(name)}")
+        check(ret["cases"][name])
+        if not any(g["case"] == name for g in ret["goals"]):
+            sys.exit(f"FAILED: no goal of case {name}")
+    check_report(report)
+    print(f"ok: {len(CHECKS)} cases, {len(ret['goals'])} goals")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Purpose. What the figures rest on: processor time of threads, children and ended threads; percentiles; intervals; verdicts."""
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.dont_write_bytecode = True
+
+from kbench import goals, stats  # noqa: E402
+from kbench.procs import BenchError, CpuWindow, Procs  # noqa: E402
+
+# Waits for a line; then works in a thread that ends, in a child that lives on, and itself; says what each took by its own clock.
+WORKER = """
+import os, sys, threading, time
+def burn(clock, s):
+    end = time.clock_gettime(clock) + s
+    while time.clock_gettime(clock) < end: pass
+r, w = os.pipe()
+go, back = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(go[0], 1); burn(time.CLOCK_PROCESS_CPUTIME_ID, 0.2); os.write(back[1], b'x'); os.read(r, 1); os._exit(0)
+print('ready', flush=True); sys.stdin.readline()
+os.write(go[1], b'x')
+t = threading.Thread(target=burn, args=(time.CLOCK_THREAD_CPUTIME_ID, 0.15)); t.start(); t.join()
+burn(time.CLOCK_THREAD_CPUTIME_ID, 0.1); os.read(back[0], 1)
+print('done', flush=True); sys.stdin.readline()
+if len(sys.argv) > 1: os.write(w, b'x'); os.wait()
+print('waited', flush=True); sys.stdin.readline(); os.write(w, b'x')
+"""
+
+
+class Cpu(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.procs = Procs(self.dir.name)
+
+    def tearDown(self):
+        self.procs.stop_all()
+        self.dir.cleanup()
+
+    def start(self, *args):
+        p = self.procs.start("worker", [sys.executable, "-c", WORKER, *args], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.stdin.close)
+        self.assertEqual(self.procs.first_line(p), "ready")
+        return p
+
+    def go(self, p, expected):
+        p.stdin.write(b"\n")
+        p.stdin.flush()
+        self.assertEqual(self.procs.first_line(p, 60), expected)
+
+    def test_window_counts_ended_threads_and_living_children(self):
+        p = self.start()
+        window = CpuWindow([p.pid])
+        self.go(p, "done")
+        taken = window.taken()
+        # what was burnt by their own clocks, and little more: the exact sum, whatever else the machine does
+        self.assertGreaterEqual(taken, 0.449)
+        self.assertLess(taken, 0.7)
+        self.go(p, "waited")
+
+    def test_window_refuses_when_a_process_ended(self):
+        p = self.start("end")
+        window = CpuWindow([p.pid])
+        self.go(p, "done")
+        self.go(p, "waited")
+        with self.assertRaises(BenchError):
+            window.taken()
+
+    def test_run_counts_children_and_says_failure(self):
+        burn = "import time\nwhile time.process_time() < 0.2: pass"
+        _, cpu, text = self.procs.run("sh", ["sh", "-c", f"{sys.executable} -c '{burn}'; echo told"], capture=True)
+        self.assertGreaterEqual(cpu, 0.199)
+        self.assertEqual(text, "told\n")
+        with self.assertRaises(BenchError):
+            self.procs.run("false", ["false"])
+        with self.assertRaises(BenchError):
+            self.procs.run("late", ["sleep", "60"], seconds=0.2)
+
+
+class Stats(unittest.TestCase):
+    def test_percentile_is_nearest_rank(self):
+        v = list(range(1, 101))
+        self.assertEqual([stats.percentile(v, p) for p in (1, 50, 99, 100)], [1, 50, 99, 100])
+        self.assertEqual(stats.percentile([7], 99), 7)
+
+    def test_median_of_even_and_odd(self):
+        self.assertEqual((stats.median([3, 1, 2]), stats.median([4, 1, 2, 3])), (2, 2.5))
+
+    def test_drift_that_hits_both_does_not_widen_the_interval(self):
+        weather = [1.0, 2.0, 3.0, 4.0, 5.0]
+        got = stats.ratio([2 * w for w in weather], weather)
+        self.assertEqual((got["ratio"], got["low"], got["high"]), (2.0, 2.0, 2.0))
+
+    def test_noise_does(self):
+        got = stats.ratio([1.0, 2.0, 3.0, 2.0, 1.0], [2.0, 1.0, 1.0, 3.0, 2.0])
+        self.assertLess(got["low"], got["ratio"])
+        self.assertGreater(got["high"], got["ratio"])
+
+
+class Goals(unittest.TestCase):
+    def verdict(self, sense, limit, ratio, low, high, n=5):
+        return goals.judge("case", ("text", sense, limit, {"ratio": ratio, "low": low, "high": high, "n": n}))["verdict"]
+
+    def test_verdicts(self):
+        self.assertEqual(self.verdict(">=", 1.3, 1.4, 1.35, 1.5), "reached")
+        self.assertEqual(self.verdict(">=", 1.3, 1.4, 1.2, 1.5), "reached, within the noise")
+        self.assertEqual(self.verdict(">=", 1.3, 1.2, 1.1, 1.25), "not reached")
+        self.assertEqual(self.verdict("<=", 0.7, 0.8, 0.75, 0.9), "not reached")
+        self.assertEqual(self.verdict("<=", 0.7, 0.6, 0.5, 0.65), "reached")
+        self.assertIn("by 3 of the 5", self.verdict("<=", 0.7, 0.6, 0.5, 0.65, 3))
+        self.assertEqual(goals.judge("case", ("text", "<=", 1, None))["verdict"], "not measured")
+
+
+if __name__ == "__main__":
+    unittest.main()

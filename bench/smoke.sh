@@ -1,0 +1,17 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The bench in miniature: every case is there and measured something, in the shape that docs/benchmarking.md tells; the figures
+# themselves are never judged. usage: smoke.sh BUILD
+set -euo pipefail
+build=$1
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/kedge-bench-smoke.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+
+"$here/run" --build "$build" --size-mib 64 --rounds 1 --seconds 0.2 --volumes 3 --json "$work/out.json" --plot "$work" || {
+	echo "FAILED: bench/run ended with $?"
+	exit 1
+}
+python3 "$here/kbench/check_json.py" "$work/out.json" "$work/report.html"

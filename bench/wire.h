@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef BENCH_WIRE_H
+#define BENCH_WIRE_H
+
+/* Sockets on loopback for the floor and the ping-pong. Every failure ends the program: a bench that goes on measures nothing. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+void wire_fail(const char *what) __attribute__((noreturn));
+/* A listener on a free port of 127.0.0.1, which is printed on stdout. */
+int wire_listen(void);
+int wire_connect(uint16_t port);
+void wire_nodelay(int sock);
+void wire_send(int sock, const void *data, size_t nr_bytes, int flags);
+void wire_recv(int sock, void *data, size_t nr_bytes);
+
+#endif
