@@ -8,7 +8,7 @@ cd "$work"
 kmod loop max_loop=16
 kmod fuse
 kmod "${modules:-dm-clone}"
-way=${way:-$engine}
+way=${way:-${engine:-}}
 
 fail() {
 	echo "FAILED: $*" >&2
