@@ -412,8 +412,8 @@ static void begin_stop(struct holder *h)
 	if (h->is_driver_wanted && !h->is_driver_done) { /* the devices above go first, and only it knows them */
 		if (h->driver <= 0)
 			start_driver(h);
-		else
-			kill(h->driver, SIGTERM);
+		else if (h->driver_ready_fd < 0)
+			kill(h->driver, SIGTERM); /* one that is not ready would die of it: it is told when it is */
 		return;
 	}
 	if (h->helper <= 0)
@@ -526,14 +526,15 @@ static void driver_ended(struct holder *h, int status)
 	}
 	if (WIFSIGNALED(status))
 		kedge_warn("the driver was ended by signal %d: starting the next", WTERMSIG(status));
-	h->is_stopping = false; /* refused: the workload has its device open; ask again later */
+	else
+		h->is_stopping = false; /* refused: the workload has its device open; ask again later */
 	h->driver_restart_ns = kedge_clock_ns() + h->driver_backoff_ms * 1000000ull;
 	h->driver_backoff_ms = (unsigned)kedge_min_u64(h->driver_backoff_ms ? h->driver_backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
 }
 
 static bool is_driver_due(const struct holder *h)
 {
-	return h->is_driver_wanted && !h->is_driver_done && h->driver <= 0 && !h->is_stopping && !h->is_unmounted;
+	return h->is_driver_wanted && !h->is_driver_done && h->driver <= 0 && !h->is_unmounted;
 }
 
 static void reap(struct holder *h)
