@@ -310,7 +310,8 @@ static void live_step(struct driver *d)
 	d->m->dose_bps = d->g.phase == GOV_PHASE_DOSES ? d->g.dose_bps : 0;
 	d->m->speed_percent = (uint32_t)(d->g.last_share * 100);
 	tell_phase(d, s.nr_hydrated);
-	if (carry_out(d, &o, &err) < 0)
+	int r = carry_out(d, &o, &err);
+	if (r < 0 && r != -ETIMEDOUT) /* that one is tried again later, and rarer */
 		kedge_warn("%s", err.msg); /* a clone that failed says so at the next look */
 	d->next_ms = now_ms() + o.sleep_ms;
 }

@@ -29,6 +29,7 @@
 
 #define REMOVE_TRIES 50
 #define DETACH_MS 5000
+#define DOSE_WAIT_MS 500 /* a read of a source that is away does not end: nothing else is to wait for it */
 #define DOSE_LOOKS 20
 #define FIRST_THRESHOLD 1
 #define FIRST_BATCH 1
@@ -449,7 +450,7 @@ int dm_stack_dose(const struct dm_stack *st, uint32_t threshold, uint32_t batch,
 
 	/* new I/O waits above, what is below ends: a moment with nothing in flight */
 	if (r == 0)
-		r = dmdev_suspend(st->top, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err);
+		r = dmdev_suspend_within(st->top, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, DOSE_WAIT_MS, err);
 	if (r < 0)
 		return r;
 	r = dm_stack_hydrate(st, true, threshold, batch, err);

@@ -51,7 +51,8 @@ int dm_stack_status(const struct dm_stack *st, bool is_commit, struct dm_clone_s
 int dm_stack_hydrate(const struct dm_stack *st, bool is_on, uint32_t threshold, uint32_t batch, struct kedge_err *err);
 /* Reads of neighbouring regions reach the feed one by one, and do not fail together; or merged, which is faster. */
 void dm_stack_keep_apart(const struct dm_stack *st, bool is_apart);
-/* Start so many regions at a moment when the foreground has nothing in flight, and no more (dm_governor.h, "dose"). */
+/* Start so many regions at a moment when the foreground has nothing in flight, and no more (dm_governor.h, "dose"). -ETIMEDOUT
+ * when that moment does not come. */
 int dm_stack_dose(const struct dm_stack *st, uint32_t threshold, uint32_t batch, struct kedge_err *err);
 /* I/O of the workload on top since that was made; zeroes when that cannot be read. */
 struct dm_ios {

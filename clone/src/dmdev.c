@@ -13,9 +13,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <libdevmapper.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 /* What the last failed task said, for the line that we print. */
 static char last_text[160];
@@ -65,10 +68,13 @@ static int run(struct dm_task *t, const char *what, const char *name, struct ked
 
 int dmdev_target_version(const char *target, uint32_t ret_version[3], struct kedge_err *err)
 {
-	struct dm_task *t = begin(DM_DEVICE_GET_TARGET_VERSION, target, err);
+	struct dm_task *t;
 	struct dm_versions *v;
 	int r;
 
+	if (access("/dev/mapper/control", F_OK) < 0 && access("/sys/class/misc/device-mapper", F_OK) < 0)
+		return kedge_err_set(err, -ENODEV, KEDGE_SIDE_NONE, "the kernel has no device-mapper");
+	t = begin(DM_DEVICE_GET_TARGET_VERSION, target, err);
 	if (!t)
 		return -ENODEV;
 	r = run(t, "find the target", target, NULL);
@@ -178,6 +184,34 @@ int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err)
 		dm_task_skip_lockfs(t);
 	r = run(t, "suspend", name, err);
 	dm_task_destroy(t);
+	return r;
+}
+
+static void alarm_cb(int sig)
+{
+	(void)sig; /* it is there to end a call */
+}
+
+int dmdev_suspend_within(const char *name, unsigned flags, unsigned max_ms, struct kedge_err *err)
+{
+	/* again and again: the first one may come before the call has begun to wait */
+	const struct itimerval on = {.it_value = {.tv_sec = max_ms / 1000, .tv_usec = (suseconds_t)(max_ms % 1000) * 1000},
+				     .it_interval = {.tv_usec = 20000}};
+	const struct itimerval off = {.it_value = {0}};
+	const struct sigaction sa = {.sa_handler = alarm_cb}; /* no SA_RESTART */
+	struct sigaction before;
+	struct kedge_err why = {0};
+	int r;
+
+	sigaction(SIGALRM, &sa, &before);
+	setitimer(ITIMER_REAL, &on, NULL);
+	r = dmdev_suspend(name, flags, &why);
+	setitimer(ITIMER_REAL, &off, NULL);
+	sigaction(SIGALRM, &before, NULL);
+	if (r == -EINTR)
+		return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_NONE, "%s did not come to rest in %u ms", name, max_ms);
+	if (r < 0 && err)
+		*err = why;
 	return r;
 }
 

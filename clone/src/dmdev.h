@@ -35,6 +35,8 @@ int dmdev_create_read_only(const char *name, const char *uuid, uint64_t nr_secto
 /* DMDEV_READ_ONLY: of dmdev_replace, for the table that is loaded */
 enum dmdev_suspend { DMDEV_FLUSH = 0, DMDEV_NOFLUSH = 1, DMDEV_SKIP_LOCKFS = 2, DMDEV_READ_ONLY = 4 };
 int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err);
+/* Gives up after max_ms: -ETIMEDOUT, and the device goes on as before. Uses SIGALRM. */
+int dmdev_suspend_within(const char *name, unsigned flags, unsigned max_ms, struct kedge_err *err);
 int dmdev_resume(const char *name, struct kedge_err *err);
 /* suspend, load, resume: in this order, for a clone's bitmap is read at load. When the load fails the old table goes on. */
 int dmdev_replace(const char *name, unsigned flags, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err);

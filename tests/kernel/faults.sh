@@ -198,6 +198,19 @@ rm -f meta meta.* dest && truncate -s ${mib}M dest
 create_clone
 serve --rate 2M
 wait_for 10 "hydration goes" bash -c "[ \$('$bin/kclone' status --control '$work/control' --json | jq .here_bytes) -gt 1000000 ]"
+# A read that its source does not answer holds up nobody else: no dose waits for it.
+worker=$(field .worker_pid)
+kill -STOP "$worker"
+dd if="$device" bs=4k skip=$((mib * 256 - 2)) count=1 iflag=direct of=got2 status=none &
+reader=$!
+for ((i = 0; i < 12; i++)); do
+	timeout 20 dd if=source of="$device" bs=64k skip=1 seek=1 count=1 oflag=direct conv=notrunc,fsync status=none || fail "K5: a write waits for a read of the source"
+	sleep 0.3
+done
+kill -0 $reader 2>/dev/null || fail "K5: a read of a source that does not answer ended"
+kill -CONT "$worker"
+wait $reader || fail "K5: the read that waited failed"
+cmp got2 <(dd if=source bs=4k skip=$((mib * 256 - 2)) count=1 status=none) || fail "K5: the read that waited got something else"
 before=$(dmesg | grep -c "hydration failed" || true)
 kill $target
 wait $target || true
