@@ -16,8 +16,8 @@
 
 /* Zeroing is cheap and a claim is one object: large, but not so large that a write inside it waits long. */
 #define HOLE_BYTES (64u * 1024 * 1024)
-/* How far ahead the source is asked for its extents. */
-#define WINDOW_BYTES (1024ull * 1024 * 1024)
+/* When less than this is known ahead, the source is asked for more of its extents, for as many as an answer holds. */
+#define AHEAD_BYTES (512ull * 1024 * 1024)
 
 void kcopy_plan_start(struct kcopy_hydrator *h)
 {
@@ -46,7 +46,7 @@ static void ask_for_extents(struct kcopy_hydrator *h, uint64_t from_bytes)
 	h->is_asking = true;
 	h->extents_io = (struct kedge_source_io){
 		.start_bytes = from_bytes,
-		.nr_bytes = kedge_min_u64(WINDOW_BYTES, h->claims->size_bytes - from_bytes),
+		.nr_bytes = h->claims->size_bytes - from_bytes,
 		.extents = h->answer,
 		.nr_extents_max = KEDGE_ARRAY_LEN(h->answer),
 		.prio = KEDGE_PRIO_BACKGROUND,
@@ -137,7 +137,7 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 				rc = -ENODATA;
 			continue;
 		}
-		if (h->extents.end_bytes < h->cursor_bytes + WINDOW_BYTES / 2 && h->extents.nr < KCOPY_EXTENTS_MAX / 2)
+		if (h->extents.end_bytes < h->cursor_bytes + AHEAD_BYTES && h->extents.nr < KCOPY_EXTENTS_MAX / 2)
 			ask_for_extents(h, h->extents.end_bytes);
 		rc = take(h, h->cursor_bytes, end, is_hole ? HOLE_BYTES : h->copy_bytes, ret_claim);
 		if (rc == 0) {
