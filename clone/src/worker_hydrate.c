@@ -91,9 +91,18 @@ static void hydrator_event(void *arg, const char *name, const char *text)
 		worker_event(arg, name, text);
 }
 
+static uint64_t foreground_cb(void *arg)
+{
+	const struct worker *w = arg;
+	struct uclone_status s;
+
+	w->e->ops->status(w->e, &s);
+	return s.foreground_reads + s.foreground_writes;
+}
+
 void worker_hydrate(struct worker *w)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .event_fn = hydrator_event};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .event_fn = hydrator_event, .foreground_fn = foreground_cb, .foreground_arg = w};
 	struct uclone_status s;
 	struct kedge_err err = {0};
 
@@ -153,7 +162,7 @@ static void verified_cb(void *arg, int res, const struct kedge_err *err)
 
 int worker_verify(struct worker *w, struct kedge_err *err)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .event_fn = worker_event};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .event_fn = worker_event, .foreground_fn = foreground_cb, .foreground_arg = w};
 	struct uclone_status s;
 
 	w->e->ops->status(w->e, &s);

@@ -237,11 +237,24 @@ static bool is_source_up(struct kcopy_hydrator *h)
 	return st.state == KEDGE_SOURCE_UP;
 }
 
+bool kcopy_hydrator_is_gentle(struct kcopy_hydrator *h)
+{
+	uint64_t now = kedge_loop_now_ns(h->loop), nr = h->foreground_fn ? h->foreground_fn(h->foreground_arg) : 0;
+
+	if (nr != h->nr_foreground) {
+		h->nr_foreground = nr;
+		h->foreground_ns = now;
+	}
+	return h->foreground_ns && now - h->foreground_ns < KCOPY_GENTLE_MS * 1000000ull;
+}
+
 static void copy_pump(struct kcopy_hydrator *h)
 {
 	struct kcopy_copy *c;
 
 	while (h->fail_code == 0 && (c = idle_copy(h))) {
+		if (h->nr_busy >= KCOPY_GENTLE_INFLIGHT && kcopy_hydrator_is_gentle(h))
+			return; /* the end of one of them comes back here */
 		struct kedge_claim *claim = NULL;
 		int res = 0;
 
@@ -413,6 +426,10 @@ int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct
 	h->copy_bytes = copy_bytes;
 	h->nr_inflight = nr_inflight;
 	h->is_verify = opts->is_verify;
+	h->foreground_fn = opts->foreground_fn;
+	h->foreground_arg = opts->foreground_arg;
+	if (h->foreground_fn)
+		h->nr_foreground = h->foreground_fn(h->foreground_arg);
 	h->event_fn = opts->event_fn;
 	h->event_arg = opts->event_arg;
 	h->rest = KCOPY_IDLE;

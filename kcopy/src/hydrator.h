@@ -15,6 +15,10 @@
 #define KCOPY_INFLIGHT_DEFAULT 8
 #define KCOPY_INFLIGHT_MAX 64
 #define KCOPY_SUSPECTS_MAX 128
+/* Beside a workload. The product is what copies move at least, a round trip: the floor under hydration. */
+#define KCOPY_GENTLE_BYTES (256u * 1024)
+#define KCOPY_GENTLE_INFLIGHT 2
+#define KCOPY_GENTLE_MS 100 /* since its last I/O */
 
 /* One copy in flight, with its buffers: made when a run starts, none are made while it goes on. */
 struct kcopy_copy {
@@ -43,6 +47,9 @@ struct kcopy_hydrator {
 	struct kedge_source *src;
 	struct kedge_claims *claims;
 	uint32_t copy_bytes, nr_inflight;
+	uint64_t (*foreground_fn)(void *arg);
+	void *foreground_arg;
+	uint64_t nr_foreground, foreground_ns; /* when that number was last seen to change */
 	void (*event_fn)(void *arg, const char *name, const char *text);
 	void *event_arg;
 
@@ -101,6 +108,8 @@ void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim
 void kcopy_plan_tell_bad(struct kcopy_hydrator *h);
 
 /* hydrator.c */
+/* A workload is there now. */
+bool kcopy_hydrator_is_gentle(struct kcopy_hydrator *h);
 void kcopy_hydrator_pump(struct kcopy_hydrator *h);
 void kcopy_hydrator_fail(struct kcopy_hydrator *h, int code, const struct kedge_err *err, const char *what);
 void kcopy_hydrator_event(struct kcopy_hydrator *h, const char *name, const char *text);

@@ -139,7 +139,8 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 		}
 		if (h->extents.end_bytes < h->cursor_bytes + AHEAD_BYTES && h->extents.nr < KCOPY_EXTENTS_MAX / 2)
 			ask_for_extents(h, h->extents.end_bytes);
-		rc = take(h, h->cursor_bytes, end, is_hole ? HOLE_BYTES : h->copy_bytes, ret_claim);
+		uint64_t max_bytes = kcopy_hydrator_is_gentle(h) ? kedge_min_u64(KCOPY_GENTLE_BYTES, h->copy_bytes) : h->copy_bytes;
+		rc = take(h, h->cursor_bytes, end, is_hole ? HOLE_BYTES : max_bytes, ret_claim);
 		if (rc == 0) {
 			h->cursor_bytes = (*ret_claim)->start_bytes + (*ret_claim)->nr_bytes;
 			return is_hole ? KCOPY_NEXT_HOLE : KCOPY_NEXT_DATA;

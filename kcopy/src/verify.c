@@ -127,6 +127,9 @@ bool kcopy_verify_pump(struct kcopy_hydrator *h)
 
 		if (c->is_busy && !c->must_repeat)
 			continue;
+		bool is_gentle = kcopy_hydrator_is_gentle(h);
+		if (is_gentle && !c->must_repeat && h->nr_busy >= KCOPY_GENTLE_INFLIGHT)
+			break;
 		uint64_t wait_ms = kcopy_bucket_wait_ms(&h->bucket, kedge_loop_now_ns(h->loop));
 		if (wait_ms > 0) {
 			kedge_timer_start(h->loop, &h->refill, wait_ms);
@@ -134,8 +137,9 @@ bool kcopy_verify_pump(struct kcopy_hydrator *h)
 		}
 		if (!c->must_repeat) {
 			if (h->cursor_bytes >= h->claims->size_bytes ||
-			    h->claims->ops->audit_next(h->claims, h->cursor_bytes, h->copy_bytes, &c->start_bytes,
-						       &c->nr_bytes) < 0) {
+			    h->claims->ops->audit_next(h->claims, h->cursor_bytes,
+						       is_gentle ? kedge_min_u64(KCOPY_GENTLE_BYTES, h->copy_bytes) : h->copy_bytes,
+						       &c->start_bytes, &c->nr_bytes) < 0) {
 				h->cursor_bytes = h->claims->size_bytes;
 				continue;
 			}

@@ -537,6 +537,63 @@ static void test_hydrator_never_exceeds_its_rate(void **state)
 	kedge_loop_destroy(sim.loop);
 }
 
+static bool is_workload_busy;
+static uint64_t nr_workload;
+
+static uint64_t workload_cb(void *arg)
+{
+	nr_workload += is_workload_busy;
+	return nr_workload;
+}
+
+static void complete_all_of_kind(enum pending_kind kind)
+{
+	while (sim.nr_pending > 0 && sim.pending[0].kind == kind)
+		complete_one();
+}
+
+static void test_hydrator_is_gentle_beside_a_workload(void **state)
+{
+	setup(4712);
+	sim.has_enospc = sim.has_outages = sim.has_writer = false;
+	sim.nr_blocks = BLOCKS_MAX;
+	sim.size_bytes = (uint64_t)BLOCKS_MAX * B;
+	sim.claims.size_bytes = sim.size_bytes;
+	for (unsigned i = 0; i < sim.nr_blocks; i++)
+		sim.blocks[i] = (struct block){ .source = 7 };
+	struct kcopy_hydrator_opts o = { .copy_bytes = 100 * B, .nr_inflight = 8, .foreground_fn = workload_cb };
+	struct kcopy_hydrator *h;
+	struct end e = { 0 };
+	is_workload_busy = true;
+	assert_int_equal(kcopy_hydrator_create(sim.loop, &sim.src, &sim.claims, &o, &h, NULL), 0);
+	kcopy_hydrator_start(h, done_cb, &e);
+	for (unsigned i = 0; i < 40; i++) {
+		kedge_loop_run_once(sim.loop, 5);
+		complete_all_of_kind(P_EXTENTS);
+		assert_true(sim.nr_pending <= 2);
+		for (unsigned k = 0; k < sim.nr_pending; k++)
+			assert_true(sim.pending[k].kind != P_READ || sim.pending[k].io->nr_bytes <= 64 * B);
+	}
+	assert_int_equal(sim.nr_pending, 2);
+	is_workload_busy = false; /* it is quiet for long enough */
+	uint64_t start_ns = kedge_clock_ns();
+	while (kedge_clock_ns() - start_ns < 300000000u)
+		kedge_loop_run_once(sim.loop, 5);
+	complete_one(); /* what ends looks for more */
+	for (unsigned i = 0; i < 3; i++)
+		kedge_loop_run_once(sim.loop, 5);
+	assert_true(sim.nr_pending > 2);
+	while (!e.is_over) {
+		kedge_loop_run_once(sim.loop, 5);
+		while (sim.nr_pending > 0)
+			complete_one();
+	}
+	assert_int_equal(e.res, 0);
+	check_blocks(4712);
+	kcopy_hydrator_destroy(h);
+	kedge_loop_destroy(sim.loop);
+}
+
 static void test_hydrator_ends_at_once_when_the_source_is_refused(void **state)
 {
 	setup(5);
@@ -567,6 +624,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hydrator_copies_every_block_once_right),
 		cmocka_unit_test(test_hydrator_never_exceeds_its_rate),
+		cmocka_unit_test(test_hydrator_is_gentle_beside_a_workload),
 		cmocka_unit_test(test_hydrator_ends_at_once_when_the_source_is_refused),
 	};
 

@@ -43,6 +43,10 @@ struct kcopy_hydrator_opts {
 	uint32_t copy_bytes;      /* one copy, 1 to 4 MiB; 0: the default */
 	uint32_t nr_inflight;     /* copies in flight; 0: the default */
 	bool is_verify;           /* compare instead of copy: see kcopy_verify_start */
+	/* How many I/Os of a workload there have been since ever; while they go on, copies are few and small, so that none of them waits
+	 * long for the thread that they share. May be NULL: nobody else is there. */
+	uint64_t (*foreground_fn)(void *arg);
+	void *foreground_arg;
 	/* One line for each thing an operator should know: SOURCE_BAD_RANGE, HYDRATION_DEGRADED, HYDRATION_RUNNING,
 	 * HYDRATION_PAUSED (with the reason). On the loop; may be NULL. */
 	void (*event_fn)(void *arg, const char *name, const char *text);
