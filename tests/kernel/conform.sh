@@ -51,7 +51,7 @@ n=0
 while kill -0 $fio 2>/dev/null && [ $n -lt 6 ]; do
 	victim=$(field .worker_pid)
 	[ "$way" = user ] || [ $((n % 2)) = 0 ] || victim=$(pgrep -f '^kclone driver')
-	kill -9 "$victim" 2>/dev/null || true
+	crash "$victim" 2>/dev/null || true
 	n=$((n + 1))
 	wait_for 20 "kclone answers" field .state
 	sleep 0.1

@@ -17,6 +17,9 @@ fail() {
 	exit 1
 }
 say() { echo "# $*"; }
+# An ordinary crash of a worker. SIGKILL in the very moment in which a request is copied between the kernel and it costs that request an I/O
+# error (README, limits); a crash comes when the copy is done.
+crash() { kill -SEGV "$@"; }
 
 # wait_for SECONDS WHAT COMMAND...
 wait_for() {

@@ -94,7 +94,7 @@ for who in driver worker driver driver; do
 	n=$(field .kernel.windows.nr)
 	wait_for 20 "windows go on" more_windows
 	is_field .kernel.windows.on true || break
-	kill -9 "$(pgrep -f "^kclone $who")"
+	crash "$(pgrep -f "^kclone $who")"
 	deaths=$((deaths + 1))
 done
 [ $deaths -ge 2 ] || fail "only $deaths died in the time of windows: nothing is proven"

@@ -125,7 +125,7 @@ for victims in driver "driver and worker" all; do
 		[ -n "$quiet" ] || kill -0 $fio || fail "the workload ended: $(tail -n 5 fio.out)"
 		case $victims in
 		driver) kill -9 "$driver" ;;
-		"driver and worker") kill -9 "$driver" "$(field .worker_pid)" ;;
+		"driver and worker") kill -9 "$driver" && crash "$(field .worker_pid)" ;;
 		all)
 			kill_all
 			case $step in
@@ -156,13 +156,13 @@ worker=$(field .worker_pid)
 ask finish >finish.out 2>&1 &
 asker=$!
 wait_for 20 "the worker stands" test -e stopped
-kill -9 "$worker"
+kill -9 "$worker" # it is stopped
 wait $asker || true
 wait_for 20 "it stands alone" is_alone
 workload_ends
 wait_for 10 "no loop device of ours is left" no_other_loop
 for n in 3 4; do # one that comes later needs no loop device either
-	kill -9 "$(field .worker_pid)"
+	crash "$(field .worker_pid)"
 	wait_for 20 "the next worker" is_field .workers $n
 done
 no_other_loop || fail "a loop device nobody needs: $(losetup -a)"
