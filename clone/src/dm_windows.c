@@ -26,6 +26,7 @@
 #define ASK_MS 2
 #define AWAY_MS 50
 #define QUIET_LOOKS 50  /* the last copies of the workload's own writes, whose answers have gone out already */
+#define WINDOW_WAIT_MS 500 /* a read of a source that is away does not end: nothing else is to wait for it */
 #define BUSY_PAUSE 4    /* a workload gets that many times the length of the window before the next one */
 
 static void nap_ns(long ns)
@@ -172,7 +173,7 @@ static int write_missing(struct dm_windows *w, const uint8_t *buf, uint64_t firs
 static int window(struct dm_windows *w, const uint8_t *buf, uint64_t first, uint64_t end, uint64_t *ret_bytes, struct kedge_err *err)
 {
 	uint64_t start_ns = kedge_clock_ns(), us;
-	int r = dmdev_suspend(w->st->top, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err), resumed;
+	int r = dmdev_suspend_within(w->st->top, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, WINDOW_WAIT_MS, err), resumed;
 
 	if (r < 0)
 		return r;

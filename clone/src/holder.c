@@ -235,7 +235,13 @@ static void exec_child(struct holder *h, const char *verb, int ready_w)
 	char *argv[64];
 	int n = 0;
 
-	child_signals();
+	sigset_t term;
+
+	/* a stop may come at any moment: a driver lets it in once it can take it, and would die of it before */
+	sigemptyset(&term);
+	if (strcmp(verb, "driver") == 0)
+		sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_SETMASK, &term, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != h->share->holder_pid)
 		_exit(1); /* the holder died in between */
@@ -412,8 +418,8 @@ static void begin_stop(struct holder *h)
 	if (h->is_driver_wanted && !h->is_driver_done) { /* the devices above go first, and only it knows them */
 		if (h->driver <= 0)
 			start_driver(h);
-		else if (h->driver_ready_fd < 0)
-			kill(h->driver, SIGTERM); /* one that is not ready would die of it: it is told when it is */
+		else
+			kill(h->driver, SIGTERM);
 		return;
 	}
 	if (h->helper <= 0)

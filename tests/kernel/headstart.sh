@@ -178,4 +178,15 @@ cmp "$device" source || fail "after finish it differs"
 stop_serve
 kill $target
 [ -z "$(dmsetup ls 2>/dev/null | grep -v 'No devices')" ] || fail "devices are left: $(dmsetup ls)"
+say "stopped before it began: a driver that has no device yet is told too"
+rm -f meta meta.* dest && truncate -s "$(stat -c %s source)" dest
+create_clone
+"$bin/kclone" serve --meta "$work/meta" --block --control "$work/control" --no-attach --head-start 1G >serve.out 2>>serve.err &
+serve_pid=$!
+wait_for 20 "the head start waits" is_field .kernel.head_start.state waiting
+ask stop
+ended() { ! kill -0 $serve_pid 2>/dev/null; }
+wait_for 20 "kclone serve ends" ended
+wait $serve_pid || fail "kclone serve ended with $?"
+
 echo "ok: seed $seed: $cycles deaths in the middle of a head start ($cut cut short, $resumed begun again), nothing but the source was read"

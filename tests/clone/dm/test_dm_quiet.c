@@ -49,6 +49,12 @@ int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err)
 	return 0;
 }
 
+int dmdev_suspend_within(const char *name, unsigned flags, unsigned max_ms, struct kedge_err *err)
+{
+	(void)max_ms;
+	return dmdev_suspend(name, flags, err);
+}
+
 int dmdev_resume(const char *name, struct kedge_err *err)
 {
 	(void)err;
