@@ -426,22 +426,10 @@ int cmd_driver(const struct kclone_args *a)
 {
 	struct driver d = {.a = a, .win = {.fd = -1}};
 	struct kedge_err err = {0};
-	struct sigaction sa = {.sa_handler = term_cb};
-	sigset_t term;
 
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGINT, &sa, NULL);
-	sigemptyset(&term);
-	sigaddset(&term, SIGTERM);
-	sigprocmask(SIG_UNBLOCK, &term, NULL); /* the holder began us with it blocked */
-	signal(SIGPIPE, SIG_IGN);
-	prctl(PR_SET_NAME, "kclone-driver");
-	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, HOLDER_FD_SHARE, 0);
-	if (p == MAP_FAILED) {
-		kedge_error("kclone driver is started by kclone serve");
+	d.share = driver_begin(term_cb);
+	if (!d.share)
 		return KEDGE_EXIT_USAGE;
-	}
-	d.share = p;
 	d.m = &d.share->dm;
 	if (start(&d, &err) < 0) {
 		kedge_error("%s", err.msg);

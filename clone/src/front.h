@@ -140,6 +140,10 @@ struct holder_share {
 };
 _Static_assert(sizeof(struct holder_share) <= 4096, "one page");
 
+/* driver_begin.c: in a driver process (of either engine), before anything else. term_fn takes SIGTERM and SIGINT. NULL, and said: it was not
+ * started by a holder. */
+struct holder_share *driver_begin(void (*term_fn)(int sig));
+
 /* fuse.c: descriptor and share as handed over by the holder. */
 int fuse_front_create(struct kedge_loop *l, int fuse_fd, int share_fd, struct front **ret_front, struct kedge_err *err);
 /* nbd.c: the export is served under any name. */
