@@ -207,6 +207,62 @@ static void *waker(void *arg)
 	return NULL;
 }
 
+static void *echo_thread(void *arg)
+{
+	int fd = *(int *)arg;
+	char byte;
+
+	while (read(fd, &byte, 1) == 1)
+		if (write(fd, &byte, 1) != 1)
+			break;
+	return NULL;
+}
+
+struct ticker {
+	struct kedge_timer timer;
+	struct kedge_loop *loop;
+	unsigned nr_calls;
+};
+
+static void tick_cb(struct kedge_timer *t)
+{
+	struct ticker *k = kedge_container_of(t, struct ticker, timer);
+
+	k->nr_calls++;
+	kedge_timer_start(k->loop, t, 1);
+}
+
+/* The loop looks for answers before it sleeps: what it had to submit is submitted, and timers are not forgotten over it. */
+static void test_loop_answers_that_come_at_once(void **state)
+{
+	struct ticker ticker = { .timer.fn = tick_cb, .loop = *state };
+	struct probe in = { .op.fn = probe_cb }, out = { .op.fn = probe_cb };
+	uint64_t begin_ns = kedge_clock_ns();
+	pthread_t thread;
+	char byte = 'x';
+	unsigned nr = 0;
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	assert_int_equal(pthread_create(&thread, NULL, echo_thread, &fds[1]), 0);
+	kedge_timer_start(*state, &ticker.timer, 1);
+	while (nr < 2000 || (ticker.nr_calls < 20 && nr < 1000000)) {
+		kedge_op_recv(*state, &in.op, fds[0], &byte, 1, 0);
+		kedge_op_send(*state, &out.op, fds[0], "y", 1, 0);
+		nr++;
+		spin(*state, &in.nr_calls, nr);
+		spin(*state, &out.nr_calls, nr);
+		assert_int_equal(in.res, 1);
+		assert_int_equal(byte, 'y');
+		byte = 'x';
+	}
+	assert_in_range(ticker.nr_calls, 20, (kedge_clock_ns() - begin_ns) / 1000000u + 1); /* and never before they are due */
+	kedge_timer_stop(*state, &ticker.timer);
+	close(fds[0]);
+	pthread_join(thread, NULL);
+	close(fds[1]);
+}
+
 static void test_loop_wake_from_another_thread(void **state)
 {
 	struct kedge_loop *l = *state;
@@ -230,6 +286,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_loop_timers_fire_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_timer_heap_stays_a_heap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_defer_added_in_a_callback_waits, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_loop_answers_that_come_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_wake_from_another_thread, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
