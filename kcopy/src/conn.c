@@ -13,6 +13,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +30,8 @@
 /* which_events may say "nothing now": ask again after this long (iscsi.h asks for at least 100 ms). */
 #define ASK_AGAIN_MS 100
 #define WHY_MAX 200
+/* Two calls to cork and uncork: not for one PDU. */
+#define CORK_MIN 3u
 /* Data-In comes in pieces of 8 KiB, the default of RFC 7143, or more: each piece that is missing leaves a mark. */
 #define MARK_BYTES 8192u
 
@@ -48,6 +52,7 @@ struct kcopy_conn {
 	struct kedge_defer kick;   /* queued: something was queued for sending, or polls must be armed */
 	struct kcopy_cmd *cmds;    /* under way, doubly linked, newest first */
 	uint64_t heard_ns, mark;
+	unsigned nr_queued;        /* since the last kick */
 	unsigned nr_depth;         /* calls of settle on the stack */
 	bool has_login_answer, is_up, is_lost_told;
 	int lost_code;             /* 0: alive */
@@ -318,6 +323,7 @@ static int sent(struct kcopy_conn *c, struct kcopy_cmd *cmd, bool is_sent)
 		unlink_cmd(c, cmd);
 		return -ENOMEM;
 	}
+	c->nr_queued++;
 	kick(c);
 	return 0;
 }
@@ -475,15 +481,30 @@ static void ask_cb(struct kedge_timer *t)
 	service(kedge_container_of(t, struct kcopy_conn, ask), 0);
 }
 
+/* libiscsi sends each PDU by itself. Corked, those of one round become one segment: the target is woken once. */
+static void cork(struct kcopy_conn *c, int is_on)
+{
+	setsockopt(iscsi_get_fd(c->ctx), IPPROTO_TCP, TCP_CORK, &is_on, sizeof is_on);
+}
+
 /* Send what was queued in this round at once, all of it together; only what the socket does not take waits for a poll. */
 static void kick_cb(void *arg)
 {
 	struct kcopy_conn *c = arg;
+	bool is_corked = c->ctx && c->is_up && c->nr_queued >= CORK_MIN;
 
+	c->nr_queued = 0;
+	if (is_corked)
+		cork(c, 1);
+	c->nr_depth++;
 	if (c->ctx && (iscsi_which_events(c->ctx) & POLLOUT) && c->is_up)
 		service(c, POLLOUT);
 	else if (c->ctx)
 		settle(c);
+	if (is_corked && c->ctx)
+		cork(c, 0);
+	c->nr_depth--;
+	free_if_unused(c);
 }
 
 /* ---- opening and closing ---- */
