@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "conn.h"
 #include "inquiry.h"
@@ -14,6 +15,7 @@
 #include "kedge/log.h"
 
 #define IMMEDIATE_EXTRA 32u
+#define SMALL_BYTES (32u << 10)
 
 uint32_t pdu_lun(const uint8_t f[8])
 {
@@ -116,16 +118,38 @@ static void read_cb(struct kedge_op *op, int res)
 		tgt_conn_queue(cmd);
 }
 
-void tgt_full_read_into_buffer(struct tgt_cmd *cmd)
+/* A few pages that are there, at once: a ring that may not wait on this file system would wake a thread for them. */
+static bool read_cached(struct tgt_cmd *cmd, uint64_t nr_bytes)
+{
+	uint64_t at = cmd->disk_bytes + cmd->sent_bytes;
+
+	if (!cmd->lun->is_ring_slow || nr_bytes > SMALL_BYTES || !tgt_lun_is_cached(cmd->lun, at, nr_bytes) ||
+	    pread(cmd->lun->fd, cmd->buf, nr_bytes, (off_t)at) != (ssize_t)nr_bytes)
+		return false; /* whatever is wrong with it, the ring's read says it */
+	cmd->read_bytes += nr_bytes;
+	return true;
+}
+
+/* True: it is there. */
+static bool begin_read(struct tgt_cmd *cmd)
 {
 	struct tgt_conn *c = cmd->c;
 	uint64_t chunk = kedge_min_u64(cmd->total_bytes - cmd->sent_bytes, TGT_IO_MAX_BYTES);
 
 	if (!cmd->buf && !tgt_server_get_buffer(c->s, cmd, (uint32_t)kedge_min_u64(cmd->total_bytes, TGT_IO_MAX_BYTES)))
-		return; /* called again when there is one */
+		return false; /* called again when there is one */
 	cmd->chunk_start = cmd->read_bytes = cmd->sent_bytes;
+	if (read_cached(cmd, chunk))
+		return true;
 	cmd->op.fn = read_cb;
 	kedge_op_read(tgt_server_loop(c->s), &cmd->op, cmd->lun->fd, cmd->buf, chunk, cmd->disk_bytes + cmd->sent_bytes);
+	return false;
+}
+
+void tgt_full_read_into_buffer(struct tgt_cmd *cmd)
+{
+	if (begin_read(cmd))
+		tgt_conn_queue(cmd);
 }
 
 bool tgt_full_read_more(struct tgt_cmd *cmd)
@@ -133,10 +157,8 @@ bool tgt_full_read_more(struct tgt_cmd *cmd)
 	uint64_t chunk = kedge_min_u64(cmd->total_bytes - cmd->sent_bytes, TGT_IO_MAX_BYTES);
 
 	cmd->is_cached = tgt_sendfile_can(cmd->c, cmd, cmd->disk_bytes + cmd->sent_bytes, chunk);
-	if (!cmd->is_cached) {
-		tgt_full_read_into_buffer(cmd);
-		return false;
-	}
+	if (!cmd->is_cached)
+		return begin_read(cmd);
 	cmd->read_bytes = cmd->sent_bytes + chunk;
 	return true;
 }

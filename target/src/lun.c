@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "kedge/bytes.h"
@@ -44,6 +45,14 @@ static bool may_ask(int fd, const struct stat *st)
 
 	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
 	return geteuid() == 0 || geteuid() == st->st_uid || access(self, W_OK) == 0;
+}
+
+static bool has_no_nowait(int fd)
+{
+	uint8_t byte;
+	struct iovec v = {&byte, 1};
+
+	return preadv2(fd, &v, 1, 0, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP;
 }
 
 static void map(struct tgt_lun *l, const struct stat *st, uint64_t size_bytes)
@@ -123,6 +132,7 @@ int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct
 	}
 	make_naa(&l->unit);
 	map(l, &st, size_bytes);
+	l->is_ring_slow = has_no_nowait(l->fd);
 	return 0;
 }
 

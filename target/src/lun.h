@@ -14,6 +14,7 @@ struct tgt_lun {
 	/* The whole of it, mapped to be asked what the page cache has; NULL: it cannot be asked. Never read through. */
 	void *map;
 	uint64_t map_bytes;
+	bool is_ring_slow; /* the file system has no reads that do not wait (tmpfs): io_uring hands each to a thread */
 };
 
 /* serial NULL: made from the path, the same each time. Errors: of open(2), -ENOTBLK, -EINVAL for a bad size or serial. */

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +115,7 @@ int main(int argc, char **argv)
 	kedge_log_init("ktarget", KEDGE_LOG_INFO);
 	prctl(PR_SET_DUMPABLE, 0); /* secrets in memory: no core, no ptrace by others */
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+	mallopt(M_TRIM_THRESHOLD, 16 << 20); /* else each answer's buffer is taken from the kernel and given back */
 	opterr = 0;
 	for (c = getopt_long(argc, argv, "", longs, NULL); c != -1; c = getopt_long(argc, argv, "", longs, NULL)) {
 		switch (c) {

@@ -76,6 +76,7 @@ static int read_port(int fd)
 
 void target_start(struct target *t, const char *path, ...)
 {
+	const char *base = getenv("KEDGE_TEST_DIR"); /* where the disks lie: file systems differ in what they can do */
 	char disk1[96], disk2[96];
 	const char *argv[ARGS_MAX] = {path, "--portal", "127.0.0.1:0", "--iqn", TARGET_IQN, "--lun", disk1, "--serial", "test-serial-1",
 				      "--lun", disk2};
@@ -85,7 +86,7 @@ void target_start(struct target *t, const char *path, ...)
 	int out[2];
 
 	memset(t, 0, sizeof *t);
-	strcpy(t->dir, "/tmp/kedge-target.XXXXXX");
+	snprintf(t->dir, sizeof t->dir, "%s/kedge-target.XXXXXX", base ? base : "/tmp");
 	if (!mkdtemp(t->dir) || pipe2(out, O_CLOEXEC) < 0)
 		die("set-up");
 	snprintf(disk1, sizeof disk1, "%s/disk1", t->dir);
