@@ -19,6 +19,7 @@
 #define ATTENTIONS 20
 #define LATER_MS 100
 #define LBA_STATUS_EXTENTS 256u
+#define UNKNOWN_MAX_BYTES (1ull << 30) /* taken as data where the target fails to say, before it is asked again */
 
 /* ---- requests and parts ---- */
 
@@ -178,9 +179,9 @@ static void give_up(struct kcopy_isource *src, struct kcopy_part *p, int code, c
 	fail_request(src, r, code);
 }
 
-static void one_data_extent(struct kcopy_request *r)
+static void one_data_extent(struct kcopy_request *r, uint64_t max_bytes)
 {
-	r->io->extents[0] = (struct kedge_extent){ .nr_bytes = r->io->nr_bytes, .is_hole = false };
+	r->io->extents[0] = (struct kedge_extent){ .nr_bytes = kedge_min_u64(r->io->nr_bytes, max_bytes), .is_hole = false };
 	r->io->ret_nr_extents = 1;
 }
 
@@ -196,7 +197,7 @@ static void take_extents(struct kcopy_isource *src, struct kcopy_part *p)
 		io->ret_nr_extents = (uint32_t)nr;
 	} else {
 		src->can_lba_status = false;
-		one_data_extent(r);
+		one_data_extent(r, UINT64_MAX);
 	}
 }
 
@@ -239,7 +240,7 @@ static void part_failed(struct kcopy_isource *src, struct kcopy_part *p, struct 
 		struct kcopy_request *r = p->req;
 		if (p->cmd.outcome == KCOPY_CMD_REFUSED)
 			src->can_lba_status = false;
-		one_data_extent(r);
+		one_data_extent(r, src->can_lba_status ? UNKNOWN_MAX_BYTES : UINT64_MAX);
 		put_part(src, p);
 		finish_if_done(src, r);
 	} else if (p->nr_tries >= TRIES) {
@@ -331,7 +332,7 @@ static struct kcopy_part *next_part(struct kcopy_isource *src, enum kedge_prio p
 			continue; /* refused: it has left the queue */
 		if (r->kind == KCOPY_REQUEST_EXTENTS && !src->can_lba_status) {
 			r->next_bytes = 1;
-			one_data_extent(r);
+			one_data_extent(r, UINT64_MAX);
 			finish_if_done(src, r);
 			continue;
 		}

@@ -2,7 +2,8 @@
 /*
  * Purpose. Targets that do not play fair: they skip the proof of mutual CHAP in the two ways that libiscsi 1.19 lets pass, say
  * nothing, say nonsense, or close at once: the source must refuse or keep trying; it must never come up. Or they are good targets
- * but for their reads, which they call good without having sent all of the data: the read must fail.
+ * but for their reads, which they call good without having sent all of the data: the read must fail; or for a medium error while they look
+ * where their holes are: what comes after it is known all the same.
  *
  * Owns. A child process per case, a target of a few lines.
  *
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -121,6 +123,8 @@ static void target_closes(int fd)
 
 enum gap { GAP_NONE, GAP_ALL, GAP_BEGIN, GAP_MIDDLE, GAP_END };
 static enum gap gap;
+static uint64_t disk_bytes;
+static unsigned *nr_status_errors; /* shared by its connections: so many GET LBA STATUS fail, then all is a hole */
 
 #define READ_BYTES 65536u
 #define SEGMENT_BYTES 8192u
@@ -130,7 +134,7 @@ static uint8_t disk_byte(uint32_t at)
 	return (uint8_t)(at * 7 + at / 4096 + 1);
 }
 
-static void send_answer(int fd, const uint8_t request[48], uint8_t opcode, uint8_t flags, uint32_t stat_sn, uint32_t at,
+static void send_status(int fd, const uint8_t request[48], uint8_t opcode, uint8_t flags, uint8_t status, uint32_t stat_sn, uint32_t at,
 			const uint8_t *data, uint32_t n)
 {
 	static uint8_t pdu[48 + SEGMENT_BYTES];
@@ -138,6 +142,7 @@ static void send_answer(int fd, const uint8_t request[48], uint8_t opcode, uint8
 	memset(pdu, 0, 48);
 	pdu[0] = opcode;
 	pdu[1] = flags;
+	pdu[3] = status;
 	kedge_put_be24(pdu + 5, n);
 	memcpy(pdu + 16, request + 16, 4);
 	kedge_put_be32(pdu + 20, 0xffffffff);
@@ -149,6 +154,12 @@ static void send_answer(int fd, const uint8_t request[48], uint8_t opcode, uint8
 	if (n)
 		memcpy(pdu + 48, data, n);
 	send(fd, pdu, 48 + kedge_round_up(n, 4), MSG_NOSIGNAL);
+}
+
+static void send_answer(int fd, const uint8_t request[48], uint8_t opcode, uint8_t flags, uint32_t stat_sn, uint32_t at,
+			const uint8_t *data, uint32_t n)
+{
+	send_status(fd, request, opcode, flags, 0, stat_sn, at, data, n);
 }
 
 static bool is_gap(uint32_t at, uint32_t n)
@@ -172,6 +183,23 @@ static void send_read(int fd, const uint8_t request[48], uint32_t stat_sn)
 	send_answer(fd, request, 0x21, 0x80, stat_sn, 0, NULL, 0); /* GOOD, and no residual */
 }
 
+static void send_lba_status(int fd, const uint8_t request[48], uint32_t stat_sn)
+{
+	static const uint8_t medium_error[20] = {0, 18, 0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11};
+	uint64_t lba = kedge_get_be64(request + 32 + 2);
+	uint8_t data[24] = {0, 0, 0, 20};
+
+	if (nr_status_errors && *nr_status_errors) {
+		--*nr_status_errors;
+		send_status(fd, request, 0x21, 0x80, 2, stat_sn, 0, medium_error, sizeof medium_error);
+		return;
+	}
+	kedge_put_be64(data + 8, lba);
+	kedge_put_be32(data + 16, (uint32_t)(disk_bytes / 512 - lba));
+	data[20] = 1; /* deallocated */
+	send_answer(fd, request, 0x25, 0x81, stat_sn, 0, data, sizeof data);
+}
+
 static void target_leaves_gaps(int fd)
 {
 	static const char keys[] = "TargetPortalGroupTag=1\0HeaderDigest=None\0DataDigest=None\0InitialR2T=Yes\0ImmediateData=No\0"
@@ -183,12 +211,17 @@ static void target_leaves_gaps(int fd)
 
 	read_pdu(fd, head);
 	send_login(fd, head, 0x80 | 1 << 2 | 3, keys, sizeof keys);
-	kedge_put_be64(capacity, 2047); /* 1 MiB */
+	kedge_put_be64(capacity, disk_bytes / 512 - 1);
 	kedge_put_be32(capacity + 8, 512);
+	capacity[14] = 0xc0; /* thin, what is not there reads as zeroes */
 	for (;; stat_sn++) {
 		read_pdu(fd, head);
 		if ((head[0] & 0x3f) == 0x06)
 			_exit(0);
+		if ((head[0] & 0x3f) == 0) { /* NOP */
+			send_answer(fd, head, 0x20, 0x80, stat_sn, 0, NULL, 0);
+			continue;
+		}
 		switch (head[32]) {
 		case 0x12:
 			if (head[34] == 0x80)
@@ -197,7 +230,10 @@ static void target_leaves_gaps(int fd)
 				send_answer(fd, head, 0x21, 0x80, stat_sn, 0, bad_field, sizeof bad_field);
 			break;
 		case 0x9e:
-			send_answer(fd, head, 0x25, 0x81, stat_sn, 0, capacity, sizeof capacity);
+			if ((head[33] & 0x1f) == 0x12)
+				send_lba_status(fd, head, stat_sn);
+			else
+				send_answer(fd, head, 0x25, 0x81, stat_sn, 0, capacity, sizeof capacity);
 			break;
 		case 0x88:
 			send_read(fd, head, stat_sn);
@@ -336,6 +372,7 @@ static void test_source_keeps_trying_where_nobody_answers_sensibly(void **state)
 static int read_over(enum gap g, uint64_t start_bytes, uint32_t nr_bytes)
 {
 	gap = g;
+	disk_bytes = 1 << 20;
 	struct child c = start_target(target_leaves_gaps);
 	struct kedge_loop *l;
 	struct kedge_source *src;
@@ -380,6 +417,56 @@ static void test_source_takes_no_good_status_for_data(void **state)
 	assert_int_equal(read_over(GAP_ALL, 0, 512), KEDGE_E_SOURCE_MEDIUM);
 }
 
+/* Ask for the extents from start_bytes to the end. */
+static struct kedge_extent extent_at(struct kedge_loop *l, struct kedge_source *src, uint64_t start_bytes)
+{
+	struct kedge_extent x = { 0 };
+	int res = 1;
+	struct kedge_source_io io = { .start_bytes = start_bytes, .nr_bytes = disk_bytes - start_bytes, .extents = &x, .nr_extents_max = 1,
+				      .fn = never_cb, .arg = &res };
+
+	src->ops->extents(src, &io);
+	for (int i = 0; i < 1000 && res == 1; i++)
+		kedge_loop_run_once(l, 10);
+	assert_int_equal(res, 0);
+	assert_int_equal(io.ret_nr_extents, 1);
+	return x;
+}
+
+static void test_source_asks_again_behind_a_failed_question_for_holes(void **state)
+{
+	gap = GAP_NONE;
+	disk_bytes = 5ull << 30;
+	nr_status_errors = mmap(NULL, sizeof *nr_status_errors, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(nr_status_errors != MAP_FAILED);
+	*nr_status_errors = 5;
+	struct child c = start_target(target_leaves_gaps);
+	struct kedge_loop *l;
+	struct kedge_source *src;
+	struct kedge_err err = { 0 };
+	char url[128];
+	bool is_closed = false;
+
+	snprintf(url, sizeof url, "iscsi://127.0.0.1:%u/iqn.2026-11.test:v/1", c.port);
+	assert_int_equal(kedge_loop_create(64, &l, &err), 0);
+	struct kcopy_source_opts o = { .url = url, .nr_sessions = 1 };
+	assert_int_equal(kcopy_source_create(l, &o, &src, &err), 0);
+	src->ops->start(src);
+	struct kedge_extent x = extent_at(l, src, 0);
+	assert_false(x.is_hole);
+	assert_int_equal(x.nr_bytes, 1 << 30);
+	x = extent_at(l, src, x.nr_bytes);
+	assert_true(x.is_hole);
+	assert_int_equal(x.nr_bytes, 4ull << 30);
+	src->ops->close(src, closed_cb, &is_closed);
+	while (!is_closed)
+		assert_int_equal(kedge_loop_run_once(l, 100), 0);
+	src->ops->destroy(src);
+	kedge_loop_destroy(l);
+	kill(c.pid, SIGKILL);
+	waitpid(c.pid, NULL, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -387,6 +474,7 @@ int main(void)
 		cmocka_unit_test(test_source_refuses_a_proof_of_zeroes),
 		cmocka_unit_test(test_source_keeps_trying_where_nobody_answers_sensibly),
 		cmocka_unit_test(test_source_takes_no_good_status_for_data),
+		cmocka_unit_test(test_source_asks_again_behind_a_failed_question_for_holes),
 	};
 
 	setenv("KEDGE_SOURCE_TIMEOUTS", "login=150,command=150,nop=100,nop-reply=100,logout=50,backoff-min=5,backoff-max=50", 1);
