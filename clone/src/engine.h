@@ -22,6 +22,8 @@ struct engine_ops {
 	void (*source_up)(struct engine *e, const char *url, const char *chap_file);
 	void (*tick)(struct engine *e);
 	void (*status)(const struct engine *e, struct uclone_status *ret_status);
+	/* I/Os of the workload since ever; cheap. NULL: they do not come by here. */
+	uint64_t (*nr_foreground)(const struct engine *e);
 	/* What is copied to (user) and compared with the source (both). */
 	struct kedge_claims *(*claims)(struct engine *e);
 	/* The engine moves the bytes itself: go on or hold, at most so fast. NULL: kcopy does, over claims. */

@@ -94,10 +94,8 @@ static void hydrator_event(void *arg, const char *name, const char *text)
 static uint64_t foreground_cb(void *arg)
 {
 	const struct worker *w = arg;
-	struct uclone_status s;
 
-	w->e->ops->status(w->e, &s);
-	return s.foreground_reads + s.foreground_writes;
+	return w->e->ops->nr_foreground ? w->e->ops->nr_foreground(w->e) : 0;
 }
 
 void worker_hydrate(struct worker *w)

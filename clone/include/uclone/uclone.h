@@ -149,6 +149,8 @@ struct uclone_status {
 	struct kedge_err failure;   /* when FAILED */
 };
 void uclone_status(const struct uclone *u, struct uclone_status *ret_status);
+/* foreground_reads and foreground_writes together, for who asks at every copy: status counts blocks. */
+uint64_t uclone_nr_foreground(const struct uclone *u);
 
 /* Commit now, as a FLUSH would. */
 void uclone_commit(struct uclone *u, uclone_fn fn, void *arg);

@@ -376,6 +376,23 @@ static void test_clean_close_forgets_intents(void **state)
 	stop(w);
 }
 
+/* What makes kcopy gentle: the workload's I/Os and nothing else. */
+static void test_foreground_is_reads_and_changes(void **state)
+{
+	struct world *w = start(1, 8 * 4096);
+
+	world_hydrate_all(w);
+	assert_int_equal(uclone_nr_foreground(w->u), 0);
+	world_do(w, UCLONE_READ, 0, 8, false);
+	assert_int_equal(uclone_nr_foreground(w->u), 1);
+	world_do(w, UCLONE_WRITE, 8, 8, false);
+	world_do(w, UCLONE_DISCARD, 16, 8, false);
+	assert_int_equal(uclone_nr_foreground(w->u), 3);
+	world_do(w, UCLONE_FLUSH, 0, 0, false);
+	assert_int_equal(uclone_nr_foreground(w->u), 3);
+	stop(w);
+}
+
 /* The final comparison must not take a write under way for a difference. */
 static void test_a_change_under_way_counts_as_written_for_the_audit(void **state)
 {
@@ -455,6 +472,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_abort_never_loses_a_write),
 		cmocka_unit_test(test_abort_after_a_crash_knows_of_writes_under_way),
 		cmocka_unit_test(test_clean_close_forgets_intents),
+		cmocka_unit_test(test_foreground_is_reads_and_changes),
 		cmocka_unit_test(test_a_change_under_way_counts_as_written_for_the_audit),
 		cmocka_unit_test(test_bad_source_range_fails_reads_until_overwritten),
 		cmocka_unit_test(test_partial_discard_keeps_the_edges),
