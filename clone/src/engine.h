@@ -18,6 +18,8 @@ struct engine_ops {
 	void (*submit)(struct engine *e, struct uclone_io *io);
 	enum uclone_block_kind (*map)(const struct engine *e, uint64_t start_bytes, uint64_t max_bytes, uint64_t *ret_nr_bytes);
 	void (*set_source)(struct engine *e, struct kedge_source *s);
+	/* Copies of the engine's own from the source are under way: it must stay until they have ended. NULL: there are none. */
+	bool (*needs_source)(const struct engine *e);
 	/* The source is up there, and it is the volume; NULL: nothing to do. */
 	void (*source_up)(struct engine *e, const char *url, const char *chap_file);
 	void (*tick)(struct engine *e);

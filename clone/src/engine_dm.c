@@ -90,12 +90,19 @@ static enum uclone_block_kind dm_map(const struct engine *e, uint64_t start_byte
 	return UCLONE_AT_SOURCE;
 }
 
+static bool dm_needs_source(const struct engine *e)
+{
+	const struct engine_dm *d = of(e);
+
+	return d->head && !d->is_head_over;
+}
+
 static void dm_set_source(struct engine *e, struct kedge_source *s)
 {
 	struct engine_dm *d = of(e);
 
 	d->source = s;
-	if (d->head && !d->is_head_over) /* it copies from the one before */
+	if (dm_needs_source(e)) /* we are stopping; it copies from the one before, which is there until we are closed */
 		headstart_stop(d->head);
 	feed_set_source(d->feed, s);
 }
@@ -445,6 +452,7 @@ static const struct engine_ops dm_ops = {
 	.submit = dm_submit,
 	.map = dm_map,
 	.set_source = dm_set_source,
+	.needs_source = dm_needs_source,
 	.source_up = dm_source_up,
 	.tick = dm_tick,
 	.status = dm_status,

@@ -163,6 +163,8 @@ static int attach(struct worker *w, const json_t *args, struct kedge_err *err)
 		kcopy_hydrator_stop(w->hydrator);
 		return kedge_err_set(err, -EBUSY, KEDGE_SIDE_SOURCE, "copies of the refused source are still ending: try again");
 	}
+	if (w->e->ops->needs_source && w->e->ops->needs_source(w->e))
+		return kedge_err_set(err, -EBUSY, KEDGE_SIDE_SOURCE, "the head start from the refused source is still ending: try again");
 	worker_retire_hydrator(w);
 	strcpy(w->url, url);
 	strcpy(w->chap_file, chap_file);

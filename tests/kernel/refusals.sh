@@ -1,0 +1,50 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What nobody gets from a kernel clone while it needs it itself: its head start's source. In a guest.
+# usage: refusals.sh BIN
+bin=$1 engine=dm
+. "$(dirname "$0")/guest.sh"
+. "$(dirname "$0")/guest_names.sh"
+make_source 12
+size=$(size_bytes)
+start_target() { # SERIAL
+	"$bin/ktarget" --portal 127.0.0.1:33212 --iqn $iqn --lun "$work/source" --serial "$1" --read-only >kt.out 2>&1 &
+	target=$!
+	wait_for 10 "the target listens" grep -q listening kt.out
+}
+end_target() {
+	kill -9 "$target"
+	wait "$target" 2>/dev/null || true
+}
+
+say "the source becomes another volume in the middle of a head start: no other one is attached while copies from it are still being written"
+loop=$(loop_of dest)
+dm slow "0 $((size / 512)) linear $loop 0"
+start_target $volume.7
+DEST=/dev/mapper/slow SOURCE_URL=iscsi://127.0.0.1:33212/$iqn/1 create_clone --size "$size" --serial $volume.7
+"$bin/kclone" serve --meta "$work/meta" --block --control "$work/control" --no-hydrate --head-start 1G --rate 2M >serve.out 2>>serve.err &
+serve_pid=$!
+wait_for 20 "kclone answers" field .state
+wait_for 20 "it copies" is_field '.kernel.head_start.copied_bytes > 0' true
+dmsetup suspend --noudevsync --noflush --nolockfs slow
+wait_for 20 "something was read that cannot be written" is_field '.source.read_bytes > .kernel.head_start.copied_bytes' true
+end_target
+start_target $volume.8
+wait_for 30 "the source is refused" is_field .source.state refused
+must_fail 1 "head start from the refused source is still ending" ask attach
+is_field .kernel.head_start.state copying || fail "the head start is $(field .kernel.head_start.state)"
+end_target
+start_target $volume.7
+must_fail 1 "head start from the refused source is still ending" ask attach
+dmsetup resume --noudevsync slow
+wait_for 20 "attached anew" ask attach
+wait_for 30 "the device comes" grep -q serving serve.out
+device=$(sed -n 's/.* block=\([^ ]*\).*/\1/p' serve.out)
+[ "$(field .kernel.head_start.marked_bytes)" -lt "$size" ] || fail "the head start was not cut short: nothing is proven"
+dd if="$device" bs=1M iflag=direct status=none | cmp - source || fail "it reads other than the source"
+stop_serve
+end_target
+dmsetup remove --noudevsync slow
+losetup -d "$loop"
+rm -f meta meta.*
+echo "ok: refused"
