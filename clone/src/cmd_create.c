@@ -26,6 +26,7 @@
 #include "kclone.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
+#include "kedge/loopdev.h"
 #include "kedge/name.h"
 #include "uclone_layout.h"
 
@@ -292,6 +293,20 @@ static int choose_engine(const struct kclone_args *a, bool *ret_is_dm, struct ke
 	return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_NONE, "--engine dm: %s; see kclone doctor", why.msg);
 }
 
+/* Two clones on one destination would overwrite each other: a process that has the lock, or what outlives processes. A device is claimed by
+ * whoever uses it, and was not opened. */
+static int check_unused(const char *path, struct kedge_disk *dest, struct kedge_err *err)
+{
+	char loop[KEDGE_LOOPDEV_MAX];
+	struct stat st;
+
+	if (kedge_lock(kedge_disk_fd(dest), DEST_LOCK_MS) < 0)
+		return kedge_err_set(err, KEDGE_E_META_BUSY, KEDGE_SIDE_DESTINATION, "%s is in use by another kclone", path);
+	if (fstat(kedge_disk_fd(dest), &st) == 0 && S_ISREG(st.st_mode) && kedge_loopdev_find(path, loop) == 0)
+		return kedge_err_set(err, KEDGE_E_META_BUSY, KEDGE_SIDE_DESTINATION, "%s is in use: %s is over it", path, loop);
+	return 0;
+}
+
 int cmd_create(const struct kclone_args *a)
 {
 	struct uclone_create_opts o = {0};
@@ -315,9 +330,8 @@ int cmd_create(const struct kclone_args *a)
 		o.source.lbs_bytes = 512;
 	if (r == 0)
 		r = kedge_disk_open(l, o.dest_path, KEDGE_DISK_EXCL, &dest, &err);
-	/* two clones on one destination would overwrite each other */
-	if (r == 0 && kedge_lock(kedge_disk_fd(dest), DEST_LOCK_MS) < 0)
-		r = kedge_err_set(&err, KEDGE_E_META_BUSY, KEDGE_SIDE_DESTINATION, "%s is in use by another kclone", a->dest);
+	if (r == 0)
+		r = check_unused(a->dest, dest, &err);
 	if (r == 0 && dest->size_bytes < o.source.size_bytes)
 		r = kedge_err_set(&err, KEDGE_E_DEST_SIZE, KEDGE_SIDE_DESTINATION,
 				  "%s has %" PRIu64 " bytes, the volume %" PRIu64 ": make it larger", a->dest, dest->size_bytes,

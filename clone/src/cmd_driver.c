@@ -3,9 +3,9 @@
  * Purpose. The driver of a kernel clone: a process beside the worker that makes the kernel's devices, governs hydration, watches for
  * what goes wrong, and carries out what the worker orders. It may sleep in the kernel on I/O that the worker serves.
  *
- * Owns. META and META.seen (their lock too) and the kernel's devices while it runs.
+ * Owns. META and META.seen (their lock too), the destination's lock, and the kernel's devices while it runs.
  *
- * Locks. META.
+ * Locks. META, then the destination (of one that was not handed out yet only when it is: a head start has it before).
  *
  * Crash. The devices stay and go on; the next driver takes them over. HYDRATED is recorded after the kernel's bitmap was read back
  * full and before the top leaves the clone, so a crash in between is mended by the next start.
@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dm_block.h"
 #include "driver.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
@@ -78,7 +79,7 @@ int driver_go_live(struct driver *d, struct kedge_err *err)
 
 	driver_set_phase(d, DM_PHASE_MARKING);
 	if (s->state == UCLONE_CREATED)
-		r = dm_mark_run(&d->st, d->bits.w ? &d->bits : NULL, &nr_marked, err);
+		r = dm_mark_run(&d->st, d->bits.w ? &d->bits : NULL, &d->dest_fd, &nr_marked, err);
 	if (r < 0) { /* nobody has had it: nothing is to be left */
 		dm_stack_remove(&s->opts.migration, d->rec.meta, s->opts.dest_path, NULL);
 		return r;
@@ -152,6 +153,10 @@ static int start(struct driver *d, struct kedge_err *err)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
 	if (d->rec.super.dm_was_deceived)
 		return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
+	if (d->rec.super.state != UCLONE_CREATED)
+		r = dm_block_lock(d->rec.super.opts.dest_path, DM_BLOCK_LOCK_MS, &d->dest_fd, err);
+	if (r < 0)
+		return r;
 	if (d->rec.super.state == UCLONE_HYDRATED) {
 		r = dm_stack_open_alone(&d->st, &d->rec, err);
 		if (r == 0)
@@ -424,7 +429,7 @@ static int run(struct driver *d, struct kedge_err *err)
 
 int cmd_driver(const struct kclone_args *a)
 {
-	struct driver d = {.a = a, .win = {.fd = -1}};
+	struct driver d = {.a = a, .win = {.fd = -1}, .dest_fd = -1};
 	struct kedge_err err = {0};
 
 	d.share = driver_begin(term_cb);
@@ -440,5 +445,6 @@ int cmd_driver(const struct kclone_args *a)
 		kedge_error("%s%s", is_asked_to_end ? "not stopping: " : "", err.msg);
 	dm_windows_fini(&d.win);
 	dm_record_close(&d.rec);
+	kedge_close(d.dest_fd);
 	return r == 0 ? KEDGE_EXIT_OK : d.end_code && kedge_exit_of(r) != KEDGE_EXIT_USAGE ? kedge_exit_of(r) : KEDGE_EXIT_FAILED;
 }

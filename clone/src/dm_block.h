@@ -21,8 +21,10 @@ int dm_block_write(int fd, const char *name, const void *buf, uint64_t start_byt
 /*
  * The lock of a destination (flock(2) of the file or node): whoever writes it below the clone, by io_uring, has it on the very descriptor that
  * it writes through. The kernel lets go of that lock when the last of those writes has ended, even of a process that was killed: so who gets
- * the lock knows that none is on its way.
+ * the lock knows that none is on its way. Of a clone that was handed out its driver has it, so that nobody takes a file for another clone's
+ * destination; a device the kernel's clone claims.
  */
+#define DM_BLOCK_LOCK_MS 15000
 int dm_block_lock(const char *dest_path, unsigned wait_ms, int *ret_fd, struct kedge_err *err);
 /* What had been written there is durable. */
 int dm_block_flush(int fd, const char *dest_path, struct kedge_err *err);

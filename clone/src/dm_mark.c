@@ -4,7 +4,7 @@
  *
  * Owns. Nothing beyond each call.
  *
- * Locks. The destination's, from before the flush until after the marks.
+ * Locks. The destination's, from before the flush; the caller keeps it.
  *
  * Crash. A mark in META.dm is true for ever: it is submitted after a flush of the destination that began when every copy had ended. So a crash
  *   before 2: no marks; the source is read, whatever lies in the destination.
@@ -21,8 +21,6 @@
 #include "dm_block.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
-
-#define LOCK_MS 15000
 
 uint64_t dm_mark_nr_regions(const struct dm_stack *st)
 {
@@ -115,16 +113,19 @@ static int mark(struct dm_stack *st, const struct uc_bits *bits, int dest_fd, ui
 	return withheld < 0 ? withheld : check_marks(st, bits, ret_nr, err);
 }
 
-int dm_mark_run(struct dm_stack *st, const struct uc_bits *bits, uint64_t *ret_nr, struct kedge_err *err)
+int dm_mark_run(struct dm_stack *st, const struct uc_bits *bits, int *ret_lock_fd, uint64_t *ret_nr, struct kedge_err *err)
 {
 	bool is_any = bits && uc_bits_find(bits, 0, bits->nr_bits, true) < bits->nr_bits;
-	int fd, r = dm_block_lock(st->rec->super.opts.dest_path, LOCK_MS, &fd, err);
+	int fd, r = dm_block_lock(st->rec->super.opts.dest_path, DM_BLOCK_LOCK_MS, &fd, err);
 
 	*ret_nr = 0;
 	if (r < 0)
 		return r;
 	if (is_any)
 		r = mark(st, bits, fd, ret_nr, err);
-	kedge_close(fd);
+	if (r < 0)
+		kedge_close(fd);
+	else
+		*ret_lock_fd = fd;
 	return r;
 }

@@ -22,7 +22,8 @@ int dm_mark_recall(const struct dm_stack *st, struct uc_bits *bits, struct kedge
  * 1. The destination's lock: no copy is on its way any more, whoever was killed.
  * 2. Flush the destination. 3. META says that marks may be there. 4. Discards are let through, made, withheld.
  * 5. Commit, and read the bitmap back: nothing else is marked.
+ * The lock is the caller's then, who keeps it for as long as it drives the clone.
  */
-int dm_mark_run(struct dm_stack *st, const struct uc_bits *bits, uint64_t *ret_nr_marked, struct kedge_err *err);
+int dm_mark_run(struct dm_stack *st, const struct uc_bits *bits, int *ret_lock_fd, uint64_t *ret_nr_marked, struct kedge_err *err);
 
 #endif

@@ -21,6 +21,7 @@ struct driver {
 	struct governor g;
 	struct uc_bits bits; /* of a head start, shared with the worker; w NULL: there is none */
 	struct dm_windows win;
+	int dest_fd; /* the destination's lock (dm_block.h), from before the clone is handed out; -1: not yet */
 	struct kattach_use use; /* of the kernel's initiator, where that has the source */
 	uint64_t recorded_ms, next_ms;
 	uint32_t pause_ms; /* of the last dose */

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# What nobody gets from a kernel clone while it needs it itself: its head start's source. In a guest.
+# What nobody gets from a kernel clone while it needs it itself: its head start's source, its destination. In a guest.
 # usage: refusals.sh BIN
 bin=$1 engine=dm
 . "$(dirname "$0")/guest.sh"
@@ -47,4 +47,54 @@ end_target
 dmsetup remove --noudevsync slow
 losetup -d "$loop"
 rm -f meta meta.*
+
+say "no second clone on its destination: a file is locked while kclone runs, and in use for as long as the kernel's devices are there"
+unset DEST SOURCE_URL
+is_locked() { ! flock -n dest true; }
+second() { "$bin/kclone" create --source "$work/source" --dest "${1:-$work/dest}" --meta "$work/other" "${@:2}"; }
+create_clone
+second "" --engine user # before anybody serves it, nobody knows
+serve --no-hydrate
+is_locked || fail "no lock on the destination"
+must_fail 27 "in use" "$bin/kclone" serve --meta "$work/other" --block --control "$work/control2"
+rm -f other other.*
+must_fail 27 "in use" second "" --engine user
+[ ! -e other ] && [ ! -e other.seen ] || fail "a refused create left its metadata"
+crash "$(field .worker_pid)"
+is_locked || fail "the worker's death let go of the destination"
+wait_for 20 "the next worker" field .state
+kill -9 "$(pgrep -f '^kclone driver')"
+must_fail 27 "in use" second "" --engine dm
+wait_for 20 "the next driver has the lock" is_locked
+must_fail 27 "in use" second ""
+say "… when all of kclone was killed, and again served"
+kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)')
+wait $serve_pid 2>/dev/null || true
+wait_for 10 "all are gone" bash -c "! pgrep -f '^kclone (worker|driver)'"
+must_fail 27 "in use: /dev/loop" second ""
+serve
+is_locked || fail "no lock on the destination of a clone that is served again"
+finish_clone
+is_locked || fail "no lock after finish"
+must_fail 27 "in use" second ""
+cmp "$device" source || fail "it differs"
+stop_serve
+! is_locked || fail "the destination is still locked after stop"
+second "" || fail "refused after the end: $(cat "$work/err")"
+rm -f meta meta.* other other.*
+
+say "… nor on a destination that is a device: the kernel's clone claims it"
+loop=$(loop_of dest)
+DEST=$loop create_clone
+serve --no-hydrate
+must_fail 1 "busy" second "$loop"
+kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)')
+wait $serve_pid 2>/dev/null || true
+must_fail 1 "busy" second "$loop"
+serve --no-hydrate
+stop_serve
+second "$loop" || fail "refused after the end"
+losetup -d "$loop"
+[ -z "$(dmsetup ls 2>/dev/null | grep kedge)" ] || fail "devices are left: $(dmsetup ls)"
+[ -z "$(losetup -a)" ] || fail "loop devices are left: $(losetup)"
 echo "ok: refused"

@@ -173,6 +173,7 @@ static struct dm_stack st;
 static uint64_t word;
 static const struct uc_bits bits = {.w = &word, .nr_bits = NR_REGIONS - 1};
 static struct holder_share share;
+static int lock_fd;
 
 static int set_up(void **state)
 {
@@ -194,7 +195,7 @@ static void test_flush_precedes_marks(void **state)
 	assert_int_equal(dm_mark_nr_regions(&st), NR_REGIONS - 1);
 	word = 0x8000000fu; /* runs 0 to 3 and 31 */
 	assert_true(dm_mark_is_possible(&st));
-	assert_int_equal(dm_mark_run(&st, &bits, &nr, NULL), 0);
+	assert_int_equal(dm_mark_run(&st, &bits, &lock_fd, &nr, NULL), 0);
 	assert_string_equal(trace, "lock destination, flush destination, record created marked, allow clone, open clone alone, discard 0+4, "
 				   "discard 31+1, withhold clone, commit");
 	assert_int_equal(nr, 5);
@@ -207,13 +208,13 @@ static void test_no_copies_no_marks(void **state)
 	uint64_t nr;
 
 	(void)state;
-	assert_int_equal(dm_mark_run(&st, &bits, &nr, NULL), 0);
+	assert_int_equal(dm_mark_run(&st, &bits, &lock_fd, &nr, NULL), 0);
 	assert_string_equal(trace, "lock destination");
 	trace[0] = 0;
-	assert_int_equal(dm_mark_run(&st, NULL, &nr, NULL), 0);
+	assert_int_equal(dm_mark_run(&st, NULL, &lock_fd, &nr, NULL), 0);
 	assert_string_equal(trace, "lock destination");
 	k.lock_res = -EWOULDBLOCK;
-	assert_true(dm_mark_run(&st, NULL, &nr, NULL) < 0);
+	assert_true(dm_mark_run(&st, NULL, &lock_fd, &nr, NULL) < 0);
 }
 
 static void test_no_marks_when_it_is_in_use(void **state)
@@ -230,7 +231,7 @@ static void test_no_marks_when_it_is_in_use(void **state)
 		k.nr_hydrating = i == 2;
 		k.mode = i == 3 ? DM_MODE_RO : DM_MODE_RW;
 		assert_false(dm_mark_is_possible(&st));
-		assert_true(dm_mark_run(&st, &bits, &nr, NULL) < 0);
+		assert_true(dm_mark_run(&st, &bits, &lock_fd, &nr, NULL) < 0);
 		assert_string_equal(trace, "lock destination");
 	}
 	set_up(NULL);
@@ -245,7 +246,7 @@ static void test_no_marks_without_the_flush(void **state)
 	(void)state;
 	word = 1;
 	k.flush_res = -EIO;
-	assert_int_equal(dm_mark_run(&st, &bits, &nr, NULL), -EIO);
+	assert_int_equal(dm_mark_run(&st, &bits, &lock_fd, &nr, NULL), -EIO);
 	assert_string_equal(trace, "lock destination, flush destination");
 }
 
@@ -257,13 +258,13 @@ static void test_discards_are_withheld_again(void **state)
 	(void)state;
 	word = 3;
 	k.discard_res = -EOPNOTSUPP;
-	assert_int_equal(dm_mark_run(&st, &bits, &nr, NULL), 0); /* it serves without */
+	assert_int_equal(dm_mark_run(&st, &bits, &lock_fd, &nr, NULL), 0); /* it serves without */
 	assert_int_equal(nr, 0);
 	assert_non_null(strstr(trace, "discard 0+2, withhold clone, commit"));
 	set_up(NULL);
 	word = 3;
 	k.withhold_res = -EIO;
-	assert_int_equal(dm_mark_run(&st, &bits, &nr, NULL), -EIO);
+	assert_int_equal(dm_mark_run(&st, &bits, &lock_fd, &nr, NULL), -EIO);
 }
 
 /* K2: a region more than was copied is never handed out. */
@@ -278,7 +279,7 @@ static void test_one_mark_too_many_is_found(void **state)
 		word = 1;
 		k.extra = 1ull << extra;
 		err = (struct kedge_err){0};
-		assert_int_equal(dm_mark_run(&st, &bits, &nr, &err), KEDGE_E_META_CORRUPT);
+		assert_int_equal(dm_mark_run(&st, &bits, &lock_fd, &nr, &err), KEDGE_E_META_CORRUPT);
 		assert_non_null(strstr(err.msg, "was not copied"));
 	}
 }
