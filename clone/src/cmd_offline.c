@@ -6,7 +6,7 @@
  *
  * Locks. See kclone.h, "the files of a clone".
  *
- * Crash. check reads only; abort is one superblock, written by the engine.
+ * Crash. check reads only; abort is one superblock, written by the engine, or of a kernel clone after its devices went: done again, it goes on.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -109,6 +109,43 @@ static int open_and_abort(struct clone_files *f, struct kedge_err *err)
 	return r;
 }
 
+static int check_abort(const struct uc_super *s, struct kedge_err *err)
+{
+	if (s->state == UCLONE_HYDRATED)
+		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "the clone stands alone: there is nothing to go back to");
+	if (s->state == UCLONE_LIVE && !s->dm_was_deceived && (s->dm_was_written || !s->is_clean))
+		return kedge_err_set(err, KEDGE_E_WRITTEN, KEDGE_SIDE_DESTINATION, "the workload has %swritten: an abort would lose it",
+				     s->dm_was_written ? "" : "perhaps ");
+	return 0;
+}
+
+/* Whose session still answers, with another volume's data: what waits for it ends with it, and only then do the devices go. */
+static int end_deceived(const char *meta, const struct uc_super *s, struct kedge_err *err)
+{
+	char top[DMDEV_NAME_MAX], clone[DMDEV_NAME_MAX], source[DMDEV_NAME_MAX];
+	struct dmdev_info i;
+	int r;
+
+	dm_stack_names(&s->opts.migration, top, clone, source);
+	r = dmdev_info(top, &i, err);
+	if (r == 0 && i.nr_open)
+		r = kedge_err_set(err, KEDGE_E_STILL_OPEN, KEDGE_SIDE_NONE, "/dev/mapper/%s is open or mounted: close it first", top);
+	if (r == 0)
+		kattach_end_left(meta, &s->opts);
+	return r;
+}
+
+static int take_down(const char *meta, const struct uc_super *s, struct kedge_err *err)
+{
+	int r = s->dm_was_deceived ? end_deceived(meta, s, err) : 0;
+
+	if (r == 0)
+		r = dm_stack_remove(&s->opts.migration, meta, s->opts.dest_path, err);
+	if (r == 0 && !s->dm_was_deceived)
+		kattach_end_left(meta, &s->opts);
+	return r;
+}
+
 static int abort_kernel(const struct kclone_args *a, struct kedge_err *err)
 {
 	struct dm_record rec;
@@ -123,19 +160,16 @@ static int abort_kernel(const struct kclone_args *a, struct kedge_err *err)
 		return r;
 	}
 	const struct uc_super *s = &rec.super;
-	if (s->state == UCLONE_HYDRATED)
-		r = kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "the clone stands alone: there is nothing to go back to");
-	else if (s->state == UCLONE_LIVE && (s->dm_was_written || !s->is_clean))
-		r = kedge_err_set(err, KEDGE_E_WRITTEN, KEDGE_SIDE_DESTINATION, "the workload has %swritten: an abort would lose it",
-				  s->dm_was_written ? "" : "perhaps ");
-	else if (s->state != UCLONE_ABORTED)
-		r = dm_stack_remove(&s->opts.migration, a->meta, s->opts.dest_path, err);
-	if (r == 0 && s->state != UCLONE_ABORTED)
-		kattach_end_left(a->meta, &s->opts);
-	if (r == 0 && s->state != UCLONE_ABORTED) {
+	if (s->state != UCLONE_ABORTED) {
+		r = check_abort(s, err);
+		if (r == 0)
+			r = take_down(a->meta, s, err);
 		rec.super.state = UCLONE_ABORTED;
-		r = dm_record_write(&rec, err);
+		if (r == 0)
+			r = dm_record_write(&rec, err);
 	}
+	if (r == 0 && s->dm_was_deceived)
+		kedge_warn("the source became another volume while this clone used it: what lies in %s is not to be trusted", s->opts.dest_path);
 	dm_record_close(&rec);
 	clone_files_close(&f);
 	return r;

@@ -23,7 +23,7 @@ struct dm_record {
 };
 
 #define DM_RECORD_DECEIVED \
-	"the source's disk became another volume while this clone used it: what was copied is not to be trusted; it never serves again"
+	"the source's disk became another volume while this clone used it: what was copied is not to be trusted; it never serves again. kclone abort takes it down"
 
 /* Is its source the kernel's initiator's? how: "feed", "kernel", or NULL: as recorded. */
 static inline bool dm_record_is_kernel_attach(const struct uc_super *s, const char *how)

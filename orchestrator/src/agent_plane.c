@@ -35,6 +35,7 @@
 #define STATUS_TIMEOUT_MS 2000
 #define ATTACH_TIMEOUT_MS 10000
 #define STOP_TIMEOUT_MS 10000
+#define ABORT_TIMEOUT_MS 120000 /* a logout of the kernel's initiator may take most of it */
 #define LISTEN_TIMEOUT_MS 10000
 #define POLL_MS 5
 
@@ -334,6 +335,20 @@ int plane_clone_attach(const struct kedged_config *c, const struct agent_unit *u
 	return res;
 }
 
+/* Of a clone that nobody serves: its devices go, for good. Refused where that would lose something. */
+static bool give_up(const struct kedged_config *c, const struct agent_unit *u)
+{
+	path_text program, log;
+	struct kedge_err err = {0};
+	int code;
+
+	program_path(c, "kclone", program);
+	log_path(c, "kclone", u->vol.name, log);
+	char *argv[] = {program, "abort", "--meta", (char *)u->clone.meta, NULL};
+	return agent_run(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log}, ABORT_TIMEOUT_MS, &code,
+			 &err) == 0 && code == 0;
+}
+
 int plane_clone_stop(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err)
 {
 	struct kedge_proc proc;
@@ -341,10 +356,13 @@ int plane_clone_stop(const struct kedged_config *c, const struct agent_unit *u, 
 
 	vol_path(c, u->vol.name, "kclone.pid", pid);
 	if (agent_pid_read(pid, &proc) == 0 && !kedge_proc_is_alive(&proc) && plane_clone_has_device(u)) {
-		/* the kernel's devices outlived it: whoever serves them again takes them down */
+		/* the kernel's devices outlived it: whoever serves them again takes them down; or that one never serves again */
 		char device[AGENT_DEVICE_MAX];
-		if (plane_clone_serve(c, u, device, err))
-			return err->code;
+		if (plane_clone_serve(c, u, device, err)) {
+			if (!give_up(c, u))
+				return err->code;
+			*err = (struct kedge_err){0};
+		}
 		agent_pid_read(pid, &proc);
 	}
 	if (agent_pid_read(pid, &proc) == 0) {
