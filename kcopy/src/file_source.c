@@ -2,7 +2,8 @@
 /*
  * Purpose. A file or block device as a source: the same interface as iSCSI, without anything that could go away.
  *
- * Owns. The descriptor and the requests under way.
+ * Owns. The descriptors and the requests under way. Reads go through the page cache; it fails in pieces of its own, of many blocks around a bad
+ * one, so what failed is read again past it.
  *
  * Locks. None: loop thread only.
  */
@@ -27,7 +28,7 @@ struct frequest {
 	struct fsource *src;
 	uint64_t done_bytes;
 	unsigned nr_tries;
-	bool is_cancelled;
+	bool is_cancelled, is_direct;
 	int res;
 	struct frequest *next; /* free, or waiting to be answered */
 };
@@ -35,7 +36,7 @@ struct frequest {
 struct fsource {
 	struct kedge_source base;
 	struct kedge_loop *loop;
-	int fd;
+	int fd, direct_fd; /* direct_fd -1: not to be had */
 	bool is_regular;
 	uint64_t file_bytes; /* as fstat says; the identity's size is rounded up */
 	enum kedge_source_state state;
@@ -104,8 +105,9 @@ static void finish(struct frequest *r, int res)
 static void read_more(struct frequest *r)
 {
 	struct kedge_source_io *io = r->io;
+	bool is_aligned = (io->start_bytes + r->done_bytes) % KEDGE_BLOCK_BYTES == 0;
 
-	kedge_op_read(r->src->loop, &r->op, r->src->fd, (char *)io->buf + r->done_bytes, io->nr_bytes - r->done_bytes,
+	kedge_op_read(r->src->loop, &r->op, r->is_direct && is_aligned ? r->src->direct_fd : r->src->fd, (char *)io->buf + r->done_bytes, io->nr_bytes - r->done_bytes,
 		      io->start_bytes + r->done_bytes);
 }
 
@@ -132,6 +134,7 @@ static void read_cb(struct kedge_op *op, int res)
 	} else if (res > 0 || res == -EINTR || res == -EAGAIN) {
 		read_more(r);
 	} else if (++r->nr_tries < TRIES) {
+		r->is_direct = res == -EIO && r->src->direct_fd >= 0;
 		read_more(r);
 	} else {
 		kedge_err_set(&io->err, KEDGE_E_SOURCE_MEDIUM, KEDGE_SIDE_SOURCE, "cannot read at byte %" PRIu64 ": %s, %u tries", at,
@@ -281,6 +284,7 @@ static void fsource_destroy(struct kedge_source *base)
 		free(r);
 	}
 	kedge_close(src->fd);
+	kedge_close(src->direct_fd);
 	free(src);
 }
 
@@ -307,6 +311,7 @@ static int open_file(struct fsource *src, const char *path, struct kedge_err *er
 	if (fstat(src->fd, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
 		return kedge_err_set(err, -ENOTBLK, KEDGE_SIDE_SOURCE, "%s: neither a regular file nor a block device", path);
 	src->is_regular = S_ISREG(st.st_mode);
+	src->direct_fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	return kedge_file_geometry(src->fd, &src->file_bytes, &lbs_bytes, err);
 }
 
@@ -318,10 +323,11 @@ int kcopy_fsource_create(struct kedge_loop *l, const struct kcopy_source_opts *o
 
 	if (!src)
 		return kedge_err_set(err, -ENOMEM, KEDGE_SIDE_SOURCE, "no memory for a source");
-	src->fd = -1;
+	src->fd = src->direct_fd = -1;
 	int rc = open_file(src, opts->url, err);
 	if (rc < 0) {
 		kedge_close(src->fd);
+		kedge_close(src->direct_fd);
 		free(src);
 		return rc;
 	}
