@@ -60,7 +60,7 @@ static int claims_take(struct kedge_claims *kc, uint64_t from_bytes, uint64_t en
 		return -ENODATA;
 	while ((b = uc_bits_find(&u->valid, b, end, false)) < end) {
 		const struct uc_bad *bad = uc_find_bad(u, b, b + 1);
-		if (bad) {
+		if (bad && !UC_MUTANT(BAD_IS_OFFERED)) {
 			b = bad->end;
 			continue;
 		}
@@ -301,7 +301,7 @@ int uclone_next_bad(const struct uclone *u, uint64_t from_bytes, uint64_t *ret_s
 
 void uclone_forget_bad(struct uclone *u)
 {
-	while (u->bad) {
+	while (u->bad && !UC_MUTANT(BAD_NOT_FORGOTTEN)) {
 		struct uc_bad *next = u->bad->next;
 		free(u->bad);
 		u->bad = next;

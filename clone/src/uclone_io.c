@@ -135,7 +135,7 @@ void uc_mark_here(struct uclone *u, uint64_t first, uint64_t end, bool is_writte
 		if (is_written)
 			uc_marks_set(u, b);
 	}
-	if (u->bad)
+	if (u->bad && !UC_MUTANT(BAD_STAYS))
 		uc_heal_bad(u, first, end);
 }
 
@@ -332,7 +332,7 @@ enum uclone_block_kind uclone_map(const struct uclone *u, uint64_t start_bytes, 
 		stop = uc_bits_find(&u->valid, b, end, true);
 		kind = bad ? UCLONE_BAD : UCLONE_AT_SOURCE;
 		if (bad)
-			stop = kedge_min_u64(stop, bad->end);
+			stop = UC_MUTANT(MAP_PAST_BAD) ? stop : kedge_min_u64(stop, bad->end);
 		else
 			for (bad = u->bad; bad; bad = bad->next)
 				if (bad->first > b && bad->first < stop)

@@ -30,6 +30,10 @@ enum uc_mutant {
 	UC_MUT_UNKNOWN_HEALS,      /* commit: a damaged sector is written anew, as an empty one */
 	UC_MUT_FINISH_ABORTED,     /* finish: brings back a clone that was given up */
 	UC_MUT_FAILURE_FORGOTTEN,  /* open: a failure of the worker before is not looked at */
+	UC_MUT_BAD_STAYS,          /* write: a block that the source cannot read stays bad */
+	UC_MUT_BAD_NOT_FORGOTTEN,  /* a range that was bad is never offered again */
+	UC_MUT_BAD_IS_OFFERED,     /* take: a bad range is read again in every pass */
+	UC_MUT_MAP_PAST_BAD,       /* map: what lies behind a bad range counts as bad */
 	UC_NR_MUTANTS,
 };
 #ifdef UCLONE_WITH_MUTANTS

@@ -34,6 +34,10 @@ declare -A finders=(
 	[NO_MARKS]="crash exhaustive"
 	[UNKNOWN_HEALS]="meta:damaged_sector_stays_unknown_after_commits"
 	[FAILURE_FORGOTTEN]="rules:a_failure_outlives_the_worker"
+	[BAD_STAYS]="rules:bad_source_range_fails_reads_until_overwritten"
+	[BAD_NOT_FORGOTTEN]="rules:a_bad_range_is_offered_again_when_it_is_forgotten"
+	[BAD_IS_OFFERED]="rules:a_bad_range_is_offered_again_when_it_is_forgotten"
+	[MAP_PAST_BAD]="rules:bad_source_range_fails_reads_until_overwritten"
 	[FINISH_ABORTED]="exhaustive rules:abort_never_loses_a_write"
 )
 

@@ -417,6 +417,7 @@ static void test_bad_source_range_fails_reads_until_overwritten(void **state)
 {
 	struct world *w = start(1, 16 * 4096);
 	struct uclone_status s;
+	uint64_t nr_bytes;
 
 	w->source.bad_first = 20;
 	w->source.bad_end = 21;
@@ -426,6 +427,10 @@ static void test_bad_source_range_fails_reads_until_overwritten(void **state)
 	assert_int_equal(w->nr_bad_events, 1);
 	uclone_status(w->u, &s);
 	assert_int_equal(s.bad_bytes, 4096);
+	assert_int_equal(uclone_map(w->u, 0, 16 * 4096, &nr_bytes), UCLONE_AT_SOURCE);
+	assert_int_equal(nr_bytes, 2 * 4096);
+	assert_int_equal(uclone_map(w->u, 2 * 4096, 14 * 4096, &nr_bytes), UCLONE_BAD);
+	assert_int_equal(nr_bytes, 4096); /* behind it the source is good */
 	assert_int_equal(world_do(w, UCLONE_READ, 16, 8, false), -EIO);
 	assert_int_equal(world_do(w, UCLONE_WRITE, 16, 1, false), -EIO); /* a part cannot be merged */
 	world_hydrate_all(w);
@@ -436,6 +441,35 @@ static void test_bad_source_range_fails_reads_until_overwritten(void **state)
 	assert_int_equal(world_do(w, UCLONE_READ, 0, 128, false), 0);
 	uclone_status(w->u, &s);
 	assert_int_equal(s.bad_bytes, 0);
+	stop(w);
+}
+
+static void hydrate_each(struct world *w, uint64_t nr_blocks)
+{
+	for (uint64_t b = 0; b < nr_blocks; b++)
+		if (world_hydrate(w, b, b + 1, 1))
+			world_settle(w);
+}
+
+static void test_a_bad_range_is_offered_again_when_it_is_forgotten(void **state)
+{
+	struct world *w = start(1, 16 * 4096);
+	struct uclone_status s;
+
+	w->source.bad_first = 20;
+	w->source.bad_end = 21;
+	w->is_error_ok = w->is_never_dropped = true;
+	hydrate_each(w, 16);
+	hydrate_each(w, 16); /* not by itself: the source is read there once, not again and again */
+	uclone_status(w->u, &s);
+	assert_int_equal(s.nr_source_errors, 1);
+	w->source.bad_first = w->source.bad_end = 0; /* mended */
+	uclone_forget_bad(w->u);
+	hydrate_each(w, 16);
+	uclone_status(w->u, &s);
+	assert_int_equal(s.bad_bytes, 0);
+	assert_int_equal(s.here_bytes, 16 * 4096);
+	assert_int_equal(world_do(w, UCLONE_READ, 0, 128, false), 0);
 	stop(w);
 }
 
@@ -475,6 +509,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_foreground_is_reads_and_changes),
 		cmocka_unit_test(test_a_change_under_way_counts_as_written_for_the_audit),
 		cmocka_unit_test(test_bad_source_range_fails_reads_until_overwritten),
+		cmocka_unit_test(test_a_bad_range_is_offered_again_when_it_is_forgotten),
 		cmocka_unit_test(test_partial_discard_keeps_the_edges),
 	};
 
