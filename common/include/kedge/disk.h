@@ -24,7 +24,8 @@ typedef void (*kedge_disk_fn)(struct kedge_disk_io *io, int res);
 enum kedge_disk_op {
 	KEDGE_DISK_READ,
 	KEDGE_DISK_WRITE,
-	/* the range reads as zeroes afterwards; space stays allocated where the store can do so */
+	/* The range reads as zeroes afterwards. Space stays allocated where the store can do so. What it costs, in time and in
+	 * space, follows what a file holds there, not the range. */
 	KEDGE_DISK_ZERO,
 	KEDGE_DISK_FLUSH,
 };
