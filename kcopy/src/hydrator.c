@@ -98,6 +98,8 @@ static void filled_cb(void *arg, int res)
 	struct kcopy_hydrator *h = c->h;
 
 	if (res == 0) {
+		if (c->begin_ns)
+			kcopy_plan_hole_filled(h, c->nr_bytes, kedge_clock_ns() - c->begin_ns);
 		h->copied_bytes += c->nr_bytes - c->zero_bytes;
 		h->zero_bytes += c->zero_bytes;
 		h->has_progress = true;
@@ -146,6 +148,7 @@ static void begin_copy(struct kcopy_hydrator *h, struct kcopy_copy *c, struct ke
 	c->claim = claim;
 	c->start_bytes = claim->start_bytes;
 	c->nr_bytes = claim->nr_bytes;
+	c->begin_ns = is_hole ? kedge_clock_ns() : 0;
 	if (is_hole) {
 		c->zero_bytes = c->nr_bytes;
 		c->segs[0] = (struct kedge_seg){ .nr_bytes = c->nr_bytes, .is_zero = true };

@@ -28,6 +28,7 @@ struct kcopy_copy {
 	struct kedge_source_io io;
 	struct kedge_claim *claim;
 	uint64_t start_bytes, nr_bytes, zero_bytes;
+	uint64_t begin_ns; /* of a hole; 0: data */
 	void *buf;
 	struct kedge_seg *segs;
 	/* comparison */
@@ -78,6 +79,7 @@ struct kcopy_hydrator {
 	struct kedge_extent answer[256];
 	struct kedge_source_io extents_io;
 	bool is_asking;
+	uint64_t hole_bytes; /* a claim of a hole, at most */
 	struct kcopy_suspect suspects[KCOPY_SUSPECTS_MAX];
 	unsigned nr_suspects;
 	/* bad ranges that no event has told of yet: so many bytes, all of them between these two */
@@ -102,6 +104,8 @@ enum kcopy_next {
 /* plan.c */
 void kcopy_plan_start(struct kcopy_hydrator *h);
 enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **ret_claim, int *ret_res);
+/* So long it took to fill a claim of a hole. */
+void kcopy_plan_hole_filled(struct kcopy_hydrator *h, uint64_t nr_bytes, uint64_t took_ns);
 /* A claim could not be read: give it back, and mark it bad when it is a single block. */
 void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim);
 /* One event for all that was marked since the last: a disk that dies has millions of bad blocks. */
