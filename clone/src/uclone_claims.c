@@ -168,6 +168,7 @@ static void fill_cb(struct kedge_disk_io *io, int res)
 	} else {
 		uc_mark_here(u, first, end, false);
 	}
+	uc_commit_much(u);
 	c->at_bytes = io->start_bytes + io->nr_bytes;
 	fill_next(c);
 }
