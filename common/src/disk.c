@@ -65,6 +65,13 @@ void kedge_disk_close(struct kedge_disk *d)
 		d->ops->close(d);
 }
 
+uint64_t kedge_disk_hole_end(struct kedge_disk *d, uint64_t start_bytes, uint64_t end_bytes)
+{
+	uint64_t end = d->ops->hole_end ? d->ops->hole_end(d, start_bytes, end_bytes) : start_bytes;
+
+	return end == end_bytes ? end : kedge_max_u64(start_bytes, kedge_round_down(end, 4096));
+}
+
 static void step(struct file_disk *f, struct kedge_disk_io *io);
 
 /* A device takes whole logical blocks only. A read of parts of some is widened, in the bounce buffer: so many bytes come before it. */
@@ -267,6 +274,13 @@ static void file_cancel(struct kedge_disk *d, struct kedge_disk_io *io)
 	kedge_op_cancel(f->loop, &io->ring);
 }
 
+static uint64_t file_hole_end(struct kedge_disk *d, uint64_t start_bytes, uint64_t end_bytes)
+{
+	const struct file_disk *f = (struct file_disk *)d;
+
+	return f->is_file ? kedge_file_hole_end(f->fd, start_bytes, end_bytes) : start_bytes;
+}
+
 static void file_close(struct kedge_disk *d)
 {
 	struct file_disk *f = (struct file_disk *)d;
@@ -280,6 +294,7 @@ static void file_close(struct kedge_disk *d)
 static const struct kedge_disk_ops file_ops = {
 	.submit = file_submit,
 	.cancel = file_cancel,
+	.hole_end = file_hole_end,
 	.close = file_close,
 };
 

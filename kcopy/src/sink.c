@@ -301,12 +301,18 @@ static void sink_audit_read(struct kedge_claims *claims, uint64_t start_bytes, u
 	kedge_disk_submit(sink_of(claims)->disk, &a->io);
 }
 
+static uint64_t sink_audit_hole_end(struct kedge_claims *claims, uint64_t start_bytes, uint64_t end_bytes)
+{
+	return kedge_disk_hole_end(sink_of(claims)->disk, start_bytes, end_bytes);
+}
+
 static const struct kedge_claims_ops sink_ops = {
 	.take = sink_take,
 	.fill = sink_fill,
 	.drop = sink_drop,
 	.audit_next = sink_audit_next,
 	.audit_read = sink_audit_read,
+	.audit_hole_end = sink_audit_hole_end,
 };
 
 int kcopy_sink_create(struct kedge_loop *l, const struct kcopy_sink_opts *o, struct kcopy_sink **ret_sink,
