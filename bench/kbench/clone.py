@@ -10,7 +10,7 @@ import time
 from .procs import BenchError, wait_until
 
 SERIAL = "0f8fad5b-d9cb-469f-a165-70867728950e.7"
-META_FILES = ("", ".seen", ".source", ".disk", ".run")
+META_FILES = ("", ".seen", ".source", ".disk", ".run", ".compared")
 
 
 def bitmap_bytes(size_bytes):

@@ -423,6 +423,11 @@ static void audit_read(struct kedge_claims *c, uint64_t start_bytes, uint64_t nr
 	kedge_disk_submit(d->dest, &a->io);
 }
 
+static uint64_t audit_hole_end(struct kedge_claims *c, uint64_t start_bytes, uint64_t end_bytes)
+{
+	return kedge_disk_hole_end(kedge_container_of(c, struct engine_dm, claims)->dest, start_bytes, end_bytes);
+}
+
 /* Asked of blocks that differ. dm-clone has no record of writes (engine.md): the workload must have done it. */
 static bool audit_is_written(struct kedge_claims *c, uint64_t block_start_bytes)
 {
@@ -439,6 +444,7 @@ static const struct kedge_claims_ops claims_ops = {
 	.drop = claims_drop,
 	.audit_next = audit_next,
 	.audit_read = audit_read,
+	.audit_hole_end = audit_hole_end,
 	.audit_is_written = audit_is_written,
 };
 

@@ -19,6 +19,7 @@ struct kclone_args {
 	const char *source, *dest, *meta, *chap_file, *initiator, *serial, *migration;
 	const char *fuse, *nbd, *control;
 	const char *url; /* attach */
+	const char *verify_holes; /* verify: "status", "read" */
 	const char *engine;
 	const char *source_attach; /* "feed", "kernel"; NULL: as recorded, or the feed */
 	uint32_t region_bytes;

@@ -22,7 +22,7 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_VERIFY_HOLES, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -58,6 +58,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_HEAD_START, "head-start", "LIMIT", "engine dm: copy before the device is there, at most so many bytes or so long (3s, 500ms)"},
 	{OPT_WINDOWS, "windows", "BYTES", "engine dm: hydrate in moments in which the workload's I/O waits, so much in each (1M)"},
 	{OPT_SOURCE_ATTACH, "source-attach", "HOW", "engine dm: how the kernel reads the source: feed (default), or kernel: its own initiator"},
+	{OPT_VERIFY_HOLES, "verify-holes", "HOW", "status (default): as the source says anew, with samples; read: on both sides"},
 	{OPT_JSON, "json", NULL, "for programs"},
 };
 
@@ -85,7 +86,7 @@ static const struct verb verbs[] = {
 	{"pause", "pause hydration", B(CONTROL) | B(META), 0},
 	{"resume", "resume hydration", B(CONTROL) | B(META), 0},
 	{"rate", "limit hydration", B(CONTROL) | B(META) | B(RATE), B(RATE)},
-	{"verify", "compare every unwritten block with the source", B(CONTROL) | B(META), 0},
+	{"verify", "compare every unwritten block with the source", B(CONTROL) | B(META) | B(VERIFY_HOLES), 0},
 	{"finish", "record that the clone stands alone, close the source", B(CONTROL) | B(META) | B(TIMEOUT), 0},
 	{"abort", "give up a clone that nothing was written to", B(CONTROL) | B(META), 0},
 	{"commit", "make everything durable now", B(CONTROL) | B(META), 0},
@@ -191,6 +192,11 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 		if (r == 0 && (v < DM_REGION_MIN_BYTES || v & (v - 1)))
 			r = -EINVAL;
 		a->window_bytes = (uint32_t)v;
+		break;
+	case OPT_VERIFY_HOLES:
+		if (!kcopy_holes_parse(arg, &(enum kcopy_holes){0}))
+			r = -EINVAL;
+		a->verify_holes = arg;
 		break;
 	case OPT_JSON: a->is_json = true; break;
 	case OPT_SIZE: r = take_number(arg, 16ull << 40, &a->size_bytes); break;

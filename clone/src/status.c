@@ -76,7 +76,9 @@ void status_print(const json_t *s)
 	if (attach && strcmp(text(attach, "attach"), "kernel") == 0)
 		printf("initiator  the kernel's: %s %s %s\n", text(attach, "state"), text(attach, "disk"), text(attach, "error"));
 	if (ver)
-		printf("verify     %s, %s compared\n", text(ver, "state"), kedge_size_format(number(ver, "verified_bytes"), a, sizeof a));
+		printf("verify     %s, %s compared byte by byte, %s of them samples of holes; %s agreed as holes by status\n", text(ver, "state"),
+		       kedge_size_format(number(ver, "verified_bytes"), a, sizeof a),
+		       kedge_size_format(number(ver, "sampled_bytes"), b, sizeof b), kedge_size_format(number(ver, "hole_bytes"), c, sizeof c));
 	if (dev)
 		printf("device     %s %s %s\n", text(dev, "block"), text(dev, "fuse"), text(dev, "nbd"));
 	if (text(s, "failure")[0] && strcmp(text(s, "failure"), "-") != 0)
@@ -203,6 +205,8 @@ int cmd_control(const struct kclone_args *a, const char *cmd)
 	}
 	if (strcmp(cmd, "rate") == 0)
 		json_object_set_new(args, "bps", json_integer((json_int_t)a->rate_bps));
+	if (strcmp(cmd, "verify") == 0 && a->verify_holes)
+		json_object_set_new(args, "holes", json_string(a->verify_holes));
 	if (strcmp(cmd, "attach") == 0 && a->url)
 		json_object_set_new(args, "url", json_string(a->url));
 	if (strcmp(cmd, "attach") == 0 && a->chap_file)

@@ -168,6 +168,7 @@ static void fill_cb(struct kedge_disk_io *io, int res)
 	} else {
 		uc_mark_here(u, first, end, false);
 	}
+	uc_commit_much(u);
 	c->at_bytes = io->start_bytes + io->nr_bytes;
 	fill_next(c);
 }
@@ -376,6 +377,11 @@ static void claims_audit_read(struct kedge_claims *kc, uint64_t start_bytes, uin
 	uc_disk_call(&a->call, u->env.dest, KEDGE_DISK_READ, start_bytes, nr_bytes, buf, audit_cb, a);
 }
 
+static uint64_t claims_audit_hole_end(struct kedge_claims *kc, uint64_t start_bytes, uint64_t end_bytes)
+{
+	return kedge_disk_hole_end(volume_of(kc)->env.dest, start_bytes, end_bytes);
+}
+
 static bool claims_audit_is_written(struct kedge_claims *kc, uint64_t block_start_bytes)
 {
 	struct uclone *u = volume_of(kc);
@@ -391,6 +397,7 @@ static const struct kedge_claims_ops claims_ops = {
 	.drop = claims_drop,
 	.audit_next = claims_audit_next,
 	.audit_read = claims_audit_read,
+	.audit_hole_end = claims_audit_hole_end,
 	.audit_is_written = claims_audit_is_written,
 };
 

@@ -130,10 +130,10 @@ static void settle_uncommitted(struct uclone *u)
 	for (uint64_t i = 0; i < u->commit.nr_pages; i++) {
 		uint64_t g = u->commit.pages[i] * UC_PAGE_BLOCKS / UC_GROUP_BLOCKS;
 		const uint8_t *p = u->commit.bufs + i * UC_PAGE;
-		for (unsigned s = 0; s < UC_PAGE_SECTORS; s++)
-			for (unsigned b = 0; b < 8; b++, g++)
-				if (g < u->intent.nr_bits && (p[s * UC_SECTOR + 504] >> b & 1))
-					uc_bit_set(&u->intent_durable, g);
+		for (unsigned s = 0; s < UC_PAGE_SECTORS; s++, g += 8)
+			for (unsigned b = 0, bits = p[s * UC_SECTOR + 504]; bits >> b; b++)
+				if (g + b < u->intent.nr_bits && (bits >> b & 1))
+					uc_bit_set(&u->intent_durable, g + b);
 	}
 	u->nr_unc_valid_old = 0;
 }
@@ -179,6 +179,16 @@ static void begin_flush(struct uclone *u, struct kedge_disk *d, enum uc_commit_p
 
 static void page_cb(struct kedge_disk_io *io, int res);
 
+/* How many pages from nr on follow each other in the map: one write. */
+static uint64_t run_of_pages(const struct uc_commit *c, uint64_t nr)
+{
+	uint64_t n = 1;
+
+	while (n < UC_META_RUN && nr + n < c->nr_pages && c->pages[nr + n] == c->pages[nr] + n)
+		n++;
+	return n;
+}
+
 static void write_pages(struct uclone *u)
 {
 	struct uc_commit *c = &u->commit;
@@ -187,15 +197,16 @@ static void write_pages(struct uclone *u)
 		struct uc_meta_io *m = &c->mio[i];
 		if (m->u)
 			continue;
+		uint64_t nr = run_of_pages(c, c->next_page);
 		m->u = u;
 		m->io = (struct kedge_disk_io){
 			.op = KEDGE_DISK_WRITE,
 			.start_bytes = UC_MAP_START_BYTES + c->pages[c->next_page] * UC_PAGE,
-			.nr_bytes = UC_PAGE,
+			.nr_bytes = nr * UC_PAGE,
 			.buf = c->bufs + c->next_page * UC_PAGE,
 			.fn = page_cb,
 		};
-		c->next_page++;
+		c->next_page += nr;
 		c->nr_inflight++;
 		kedge_disk_submit(u->env.meta, &m->io);
 	}
@@ -354,15 +365,26 @@ void uc_commit_fini(struct uclone *u)
 
 #define COMMIT_PERIOD_NS 1000000000ull
 
-void uclone_tick(struct uclone *u)
+/* A commit that nobody waits for. */
+static void begin_unasked(struct uclone *u)
 {
 	struct uc_commit *c = &u->commit;
 
-	uc_waiting_tick(u);
-	if (u->nr_dirty == 0 || c->phase != UC_COMMIT_IDLE || c->is_kicked || u->is_failed || u->is_passthrough)
-		return;
-	if (uc_now_ns(u) - c->last_dirty_ns < COMMIT_PERIOD_NS)
+	if (c->phase != UC_COMMIT_IDLE || c->is_kicked || u->is_failed || u->is_passthrough)
 		return;
 	c->is_kicked = true;
 	kedge_defer_add(u->env.defer, &c->defer);
+}
+
+void uclone_tick(struct uclone *u)
+{
+	uc_waiting_tick(u);
+	if (u->nr_dirty > 0 && uc_now_ns(u) - u->commit.last_dirty_ns >= COMMIT_PERIOD_NS)
+		begin_unasked(u);
+}
+
+void uc_commit_much(struct uclone *u)
+{
+	if (u->nr_dirty >= UC_DIRTY_MAX)
+		begin_unasked(u);
 }

@@ -75,6 +75,8 @@ struct uc_waiter {
 enum uc_commit_phase { UC_COMMIT_IDLE, UC_COMMIT_DEST_FLUSH, UC_COMMIT_META_WRITE, UC_COMMIT_META_FLUSH };
 
 #define UC_META_INFLIGHT 16
+#define UC_META_RUN 256 /* pages in one write */
+#define UC_DIRTY_MAX 1024 /* pages: uc_commit_much */
 
 struct uc_meta_io {
 	struct kedge_disk_io io;
@@ -183,6 +185,9 @@ void uc_heal_bad(struct uclone *u, uint64_t first, uint64_t end);
 
 /* Wait for a commit that begins after this call. fn runs later. */
 void uc_commit_wait(struct uclone *u, struct uc_waiter *w);
+/* Holes of terabytes: begin a commit when so much is dirty, so that the map is written while there is something to copy, and what a commit takes in
+ * memory stays small. */
+void uc_commit_much(struct uclone *u);
 void uc_commit_init(struct uclone *u);
 void uc_commit_fini(struct uclone *u);
 bool uc_commit_is_idle(const struct uclone *u);

@@ -112,28 +112,43 @@ void uc_heal_bad(struct uclone *u, uint64_t first, uint64_t end)
 	}
 }
 
+_Static_assert(UC_PAGE_BLOCKS % 64 == 0, "a word of a bitmap belongs to one page of the map");
+
+/* The bits of [b, end) that are in b's word. */
+static uint64_t word_mask(uint64_t b, uint64_t end)
+{
+	uint64_t nr = kedge_min_u64(64 - b % 64, end - b);
+
+	return (nr == 64 ? ~0ull : (1ull << nr) - 1) << (b % 64);
+}
+
+/* Word by word: a hole of the source has millions of blocks. */
 void uc_mark_here(struct uclone *u, uint64_t first, uint64_t end, bool is_written)
 {
-	for (uint64_t b = first; b < end; b++) {
-		bool is_change = false;
-		if (!uc_bit(&u->valid, b)) {
-			uc_bit_set(&u->valid, b);
-			u->nr_valid++;
-			u->nr_unc_valid++;
-			is_change = true;
+	for (uint64_t b = first, next; b < end; b = next) {
+		uint64_t i = b / 64, mask = word_mask(b, end);
+		uint64_t fresh = mask & ~u->valid.w[i], changed = fresh;
+
+		next = (i + 1) * 64;
+		if (fresh) {
+			uint64_t nr = fresh == ~0ull ? 64 : (unsigned)__builtin_popcountll(fresh);
+
+			u->valid.w[i] |= fresh;
+			u->nr_valid += nr;
+			u->nr_unc_valid += nr;
 		}
-		if (is_written && !uc_bit(&u->written, b)) {
-			uc_bit_set(&u->written, b);
-			u->nr_written++;
-			is_change = true;
+		if (is_written && (mask & ~u->written.w[i])) {
+			changed |= mask & ~u->written.w[i];
+			u->nr_written += (unsigned)__builtin_popcountll(mask & ~u->written.w[i]);
+			u->written.w[i] |= mask;
 		}
-		uc_bit_set(&u->unc_now, b);
+		u->unc_now.w[i] |= mask;
 		uc_bit_set(&u->unc_pages_now, uc_page_of(b));
-		if (!is_change)
+		if (!changed)
 			continue;
 		uc_mark_dirty(u, b);
-		if (is_written)
-			uc_marks_set(u, b);
+		for (; is_written && changed; changed &= changed - 1)
+			uc_marks_set(u, i * 64 + (unsigned)__builtin_ctzll(changed));
 	}
 	if (u->bad && !UC_MUTANT(BAD_STAYS))
 		uc_heal_bad(u, first, end);
@@ -142,8 +157,8 @@ void uc_mark_here(struct uclone *u, uint64_t first, uint64_t end, bool is_writte
 /* The destination's content changed (or may have) and no flush covers that yet. */
 static void mark_uncommitted(struct uclone *u, uint64_t first, uint64_t end)
 {
-	for (uint64_t b = first; b < end; b++) {
-		uc_bit_set(&u->unc_now, b);
+	for (uint64_t b = first; b < end; b = (b / 64 + 1) * 64) {
+		u->unc_now.w[b / 64] |= word_mask(b, end);
 		uc_bit_set(&u->unc_pages_now, uc_page_of(b));
 	}
 }

@@ -235,8 +235,10 @@ static int start(struct worker *w, struct kedge_err *err)
 	struct uclone_status s;
 	w->e->ops->status(w->e, &s);
 	w->is_hydrated = s.here_bytes == s.size_bytes;
-	if (s.state == UCLONE_HYDRATED)
+	if (s.state == UCLONE_HYDRATED) {
+		worker_compared_recall(w);
 		worker_stand_alone(w, NULL);
+	}
 	bool is_recalled = worker_recall_source(w);
 	/* FAILED: blocks that live on the source are read from there all the same */
 	bool needs_source = s.state == UCLONE_LIVE || (s.state == UCLONE_FAILED && !w->is_hydrated);

@@ -5,7 +5,7 @@
 /*
  * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
  * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_top.c what makes a
- * dm-linear above us need us no more, worker_status.c what it says of itself, worker_map.c what lives where, worker_stop.c the end.
+ * dm-linear above us need us no more, worker_status.c what it says of itself, worker_compared.c what was compared, worker_map.c what lives where, worker_stop.c the end.
  */
 
 #include <signal.h>
@@ -42,7 +42,8 @@ struct worker {
 	struct kcopy_hydrator *hydrator; /* copies, then compares */
 	bool is_comparing;
 	/* of hydrators that are gone */
-	uint64_t copied_bytes, zero_bytes, verified_bytes, mismatch_bytes;
+	uint64_t copied_bytes, zero_bytes;
+	struct kcopy_status compared; /* the last comparison */
 	bool is_hydrating, is_hydrated, is_hydrate_wanted, is_paused;
 	uint64_t rate_bps;
 	bool is_urgent;     /* the source has failed: no limit until an operator sets one */
@@ -52,6 +53,7 @@ struct worker {
 	uint64_t kernel_here_bytes, kernel_tick_ns;
 	struct kedge_timer retry;
 	enum verify_state verify;
+	enum kcopy_holes holes; /* what the next comparison does with them */
 	bool is_verify_wanted; /* everything is here, the copying is being ended */
 	struct kedge_err verify_err;
 
@@ -92,10 +94,20 @@ void worker_make_urgent(struct worker *w, const char *why);
 void worker_retry_cb(struct kedge_timer *t);
 /* The hydrator goes, its figures stay. */
 void worker_retire_hydrator(struct worker *w);
-/* Compare every unwritten block with the source; the result is in w->verify. */
+/* Compare every unwritten block with the source, holes as w->holes says; the result is in w->verify. */
 int worker_verify(struct worker *w, struct kedge_err *err);
+/* The command: args may hold "holes". */
+int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *err);
 int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err);
 void worker_set_paused(struct worker *w, bool is_paused);
+
+/* worker_compared.c: META.compared */
+/* The figures of a comparison as status tells them. */
+json_t *worker_compared_json(const struct kcopy_status *s);
+/* The comparison has passed: keep its figures, for as long as the clone. */
+void worker_compared_keep(struct worker *w);
+/* Of a HYDRATED clone: the figures of the comparison that this rests on, when they were kept. */
+void worker_compared_recall(struct worker *w);
 
 /* worker_map.c */
 void worker_map(struct worker *w, const json_t *args, struct control_call *call);

@@ -81,7 +81,7 @@ void worker_command(struct worker *w, const char *cmd, json_t *args, struct cont
 		return;
 	}
 	if (strcmp(cmd, "verify") == 0) {
-		worker_verify(w, &err);
+		worker_ask_verify(w, args, &err);
 	} else if (strcmp(cmd, "rate") == 0) {
 		worker_set_rate(w, args, &err);
 	} else if (strcmp(cmd, "pause") == 0 || strcmp(cmd, "resume") == 0) {

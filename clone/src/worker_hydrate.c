@@ -26,8 +26,7 @@ void worker_retire_hydrator(struct worker *w)
 		return;
 	kcopy_hydrator_status(w->hydrator, &ks);
 	if (w->is_comparing) {
-		w->verified_bytes = ks.verified_bytes;
-		w->mismatch_bytes = ks.mismatch_bytes;
+		w->compared = ks;
 	} else {
 		w->copied_bytes += ks.copied_bytes;
 		w->zero_bytes += ks.zero_bytes;
@@ -156,15 +155,24 @@ static void verified_cb(void *arg, int res, const struct kedge_err *err)
 		w->verify_err = *err;
 	if (w->verify == VERIFY_FAILED)
 		kedge_error("verification: %s", w->verify_err.msg);
+	kcopy_hydrator_status(w->hydrator, &w->compared);
+	if (w->verify == VERIFY_PASSED)
+		worker_compared_keep(w);
+}
+
+/* One that has passed is good, unless more is asked for than it did. */
+static bool is_compared(const struct worker *w)
+{
+	return w->verify == VERIFY_PASSED && (w->holes != KCOPY_HOLES_READ || w->compared.holes == KCOPY_HOLES_READ);
 }
 
 int worker_verify(struct worker *w, struct kedge_err *err)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .event_fn = worker_event, .foreground_fn = foreground_cb, .foreground_arg = w};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .holes = w->holes, .event_fn = worker_event, .foreground_fn = foreground_cb, .foreground_arg = w};
 	struct uclone_status s;
 
 	w->e->ops->status(w->e, &s);
-	if (w->verify == VERIFY_RUNNING || w->verify == VERIFY_PASSED)
+	if (w->verify == VERIFY_RUNNING || is_compared(w))
 		return 0;
 	if (s.state != UCLONE_LIVE || !w->source || w->is_source_closing)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL, "there is no source to compare with");
@@ -187,6 +195,17 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 	w->verify_err = (struct kedge_err){0};
 	kcopy_verify_start(w->hydrator, verified_cb, w);
 	return 0;
+}
+
+int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *err)
+{
+	const json_t *holes = json_object_get(args, "holes");
+
+	if (w->verify != VERIFY_RUNNING)
+		w->holes = KCOPY_HOLES_BY_STATUS;
+	if (holes && (!json_is_string(holes) || !kcopy_holes_parse(json_string_value(holes), &w->holes)))
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "holes: expected status or read");
+	return worker_verify(w, err);
 }
 
 int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err)

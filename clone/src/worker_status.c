@@ -85,12 +85,10 @@ json_t *worker_status(struct worker *w)
 	json_object_set_new(o, "engine", json_string(w->e->ops->name));
 	if (is_kernel)
 		json_object_set_new(o, "kernel", kernel_status(&w->share->dm));
-	json_object_set_new(o, "verify",
-			    json_pack("{s:s,s:I,s:I,s:s}", "state", verify_names[w->is_verify_wanted ? VERIFY_RUNNING : w->verify], "verified_bytes",
-				      (json_int_t)(w->is_comparing && w->hydrator ? ks.verified_bytes : w->verified_bytes),
-				      "mismatch_bytes",
-				      (json_int_t)(w->is_comparing && w->hydrator ? ks.mismatch_bytes : w->mismatch_bytes), "error",
-				      w->verify_err.msg));
+	json_t *verify = worker_compared_json(w->is_comparing && w->hydrator ? &ks : &w->compared);
+	json_object_set_new(verify, "state", json_string(verify_names[w->is_verify_wanted ? VERIFY_RUNNING : w->verify]));
+	json_object_set_new(verify, "error", json_string(w->verify_err.msg));
+	json_object_set_new(o, "verify", verify);
 	bool is_top = w->share && w->share->is_top;
 	const char *block = is_kernel || is_top ? w->share->dm.top_path
 			    : w->share && w->share->loop_path[0] && kedge_loopdev_is_of(w->share->loop_path, w->share->fuse_path)

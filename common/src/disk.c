@@ -27,6 +27,8 @@
 #include "kedge/file.h"
 
 #define ZERO_STEP_BYTES (1u << 20)
+/* One fallocate(2) keeps everybody else off the file as long as it runs. */
+#define ZERO_CALL_BYTES (64ull << 20)
 /* No disk has larger logical blocks than this, so direct I/O of whole ones is never refused. */
 #define FINE_BYTES 4096u
 
@@ -61,6 +63,13 @@ void kedge_disk_close(struct kedge_disk *d)
 {
 	if (d)
 		d->ops->close(d);
+}
+
+uint64_t kedge_disk_hole_end(struct kedge_disk *d, uint64_t start_bytes, uint64_t end_bytes)
+{
+	uint64_t end = d->ops->hole_end ? d->ops->hole_end(d, start_bytes, end_bytes) : start_bytes;
+
+	return end == end_bytes ? end : kedge_max_u64(start_bytes, kedge_round_down(end, 4096));
 }
 
 static void step(struct file_disk *f, struct kedge_disk_io *io);
@@ -114,6 +123,11 @@ static bool must_go_fine(struct file_disk *f, struct kedge_disk_io *io)
 	return f->fine_fd >= 0;
 }
 
+static uint64_t zero_call_bytes(const struct kedge_disk_io *io)
+{
+	return kedge_min_u64(io->nr_bytes - io->done_bytes, ZERO_CALL_BYTES);
+}
+
 static void op_cb(struct kedge_op *op, int res)
 {
 	struct kedge_disk_io *io = kedge_container_of(op, struct kedge_disk_io, ring);
@@ -148,8 +162,8 @@ static void op_cb(struct kedge_op *op, int res)
 		finish(f, io, 0);
 		return;
 	case KEDGE_DISK_ZERO:
-		/* fallocate answers 0 for the whole range, a write of zeroes its count */
-		io->done_bytes = res == 0 ? io->nr_bytes : io->done_bytes + (uint64_t)res;
+		/* fallocate answers 0 for all that it was asked for, a write of zeroes its count */
+		io->done_bytes += res == 0 ? zero_call_bytes(io) : (uint64_t)res;
 		break;
 	default:
 		if (res == 0) {
@@ -165,10 +179,29 @@ static void op_cb(struct kedge_op *op, int res)
 		step(f, io);
 }
 
+static void zero_done_cb(void *arg)
+{
+	struct kedge_disk_io *io = arg;
+
+	finish((struct file_disk *)io->disk, io, 0);
+}
+
+/*
+ * What reads as zeroes already stays as it is, hole or reservation: a sparse volume costs what it holds, not what it could. Like a hole
+ * that is punched, one that is found is durable with the next flush.
+ */
 static void step_zero(struct file_disk *f, struct kedge_disk_io *io)
 {
-	uint64_t start = io->start_bytes + io->done_bytes, left = io->nr_bytes - io->done_bytes;
+	uint64_t end = io->start_bytes + io->nr_bytes;
 
+	if (f->is_file)
+		io->done_bytes = kedge_file_hole_end(f->fd, io->start_bytes + io->done_bytes, end) - io->start_bytes;
+	if (io->done_bytes >= io->nr_bytes) {
+		io->defer = (struct kedge_defer){.fn = zero_done_cb, .arg = io};
+		kedge_loop_defer(f->loop, &io->defer);
+		return;
+	}
+	uint64_t start = io->start_bytes + io->done_bytes, left = zero_call_bytes(io);
 	io->way = f->zero_way;
 	if (io->way == ZERO_BY_RANGE) {
 		/* keeps the space: a reservation made before the drain stays */
@@ -241,6 +274,13 @@ static void file_cancel(struct kedge_disk *d, struct kedge_disk_io *io)
 	kedge_op_cancel(f->loop, &io->ring);
 }
 
+static uint64_t file_hole_end(struct kedge_disk *d, uint64_t start_bytes, uint64_t end_bytes)
+{
+	const struct file_disk *f = (struct file_disk *)d;
+
+	return f->is_file ? kedge_file_hole_end(f->fd, start_bytes, end_bytes) : start_bytes;
+}
+
 static void file_close(struct kedge_disk *d)
 {
 	struct file_disk *f = (struct file_disk *)d;
@@ -254,6 +294,7 @@ static void file_close(struct kedge_disk *d)
 static const struct kedge_disk_ops file_ops = {
 	.submit = file_submit,
 	.cancel = file_cancel,
+	.hole_end = file_hole_end,
 	.close = file_close,
 };
 

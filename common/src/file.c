@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kedge/bytes.h"
+
 void kedge_close(int fd)
 {
 	int saved = errno;
@@ -214,6 +216,18 @@ int kedge_file_geometry(int fd, uint64_t *ret_size_bytes, uint32_t *ret_lbs_byte
 	*ret_size_bytes = size;
 	*ret_lbs_bytes = (uint32_t)lbs;
 	return 0;
+}
+
+uint64_t kedge_file_hole_end(int fd, uint64_t start_bytes, uint64_t end_bytes)
+{
+	off_t data = lseek(fd, (off_t)start_bytes, SEEK_DATA);
+	struct stat st;
+
+	if (data >= 0)
+		return kedge_max_u64(start_bytes, kedge_min_u64((uint64_t)data, end_bytes));
+	if (errno != ENXIO || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < end_bytes)
+		return start_bytes;
+	return end_bytes;
 }
 
 int kedge_lock(int fd, unsigned wait_ms)

@@ -27,6 +27,24 @@ const char *kcopy_state_name(enum kcopy_state s)
 	return (unsigned)s < KEDGE_ARRAY_LEN(names) ? names[s] : "?";
 }
 
+static const char *const holes_names[] = { [KCOPY_HOLES_BY_STATUS] = "status", [KCOPY_HOLES_READ] = "read" };
+
+const char *kcopy_holes_name(enum kcopy_holes holes)
+{
+	return (unsigned)holes < KEDGE_ARRAY_LEN(holes_names) ? holes_names[holes] : "?";
+}
+
+bool kcopy_holes_parse(const char *text, enum kcopy_holes *ret_holes)
+{
+	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(holes_names); i++) {
+		if (strcmp(text, holes_names[i]) != 0)
+			continue;
+		*ret_holes = (enum kcopy_holes)i;
+		return true;
+	}
+	return false;
+}
+
 void kcopy_hydrator_event(struct kcopy_hydrator *h, const char *name, const char *text)
 {
 	if (h->event_fn)
@@ -98,6 +116,8 @@ static void filled_cb(void *arg, int res)
 	struct kcopy_hydrator *h = c->h;
 
 	if (res == 0) {
+		if (c->begin_ns)
+			kcopy_plan_hole_filled(h, c->nr_bytes, kedge_clock_ns() - c->begin_ns);
 		h->copied_bytes += c->nr_bytes - c->zero_bytes;
 		h->zero_bytes += c->zero_bytes;
 		h->has_progress = true;
@@ -146,6 +166,7 @@ static void begin_copy(struct kcopy_hydrator *h, struct kcopy_copy *c, struct ke
 	c->claim = claim;
 	c->start_bytes = claim->start_bytes;
 	c->nr_bytes = claim->nr_bytes;
+	c->begin_ns = is_hole ? kedge_clock_ns() : 0;
 	if (is_hole) {
 		c->zero_bytes = c->nr_bytes;
 		c->segs[0] = (struct kedge_seg){ .nr_bytes = c->nr_bytes, .is_zero = true };
@@ -401,6 +422,10 @@ void kcopy_hydrator_status(const struct kcopy_hydrator *h, struct kcopy_status *
 		.rate_limit_bps = h->bucket.rate_bps,
 		.verified_bytes = h->verified_bytes,
 		.mismatch_bytes = h->mismatch_bytes,
+		.hole_bytes = h->agreed_bytes,
+		.sampled_bytes = h->sampled_bytes,
+		.holes = h->holes,
+		.sample_seed = h->seed,
 		.last_err = h->last_err,
 	};
 }
@@ -426,6 +451,8 @@ int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct
 	h->copy_bytes = copy_bytes;
 	h->nr_inflight = nr_inflight;
 	h->is_verify = opts->is_verify;
+	h->holes = opts->holes;
+	h->seed_given = opts->sample_seed;
 	h->foreground_fn = opts->foreground_fn;
 	h->foreground_arg = opts->foreground_arg;
 	if (h->foreground_fn)

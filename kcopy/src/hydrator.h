@@ -20,6 +20,22 @@
 #define KCOPY_GENTLE_INFLIGHT 2
 #define KCOPY_GENTLE_MS 100 /* since its last I/O */
 
+/* What is to be compared next, and how. */
+enum kcopy_check {
+	KCOPY_CHECK_BOTH,   /* both sides are read */
+	KCOPY_CHECK_SAMPLE, /* likewise, of a hole */
+	KCOPY_CHECK_OWN,    /* a hole: the destination alone is read */
+	KCOPY_CHECK_WAIT,   /* the source has been asked where its holes are */
+	KCOPY_CHECK_END,
+};
+
+/* A part of a hole of the source, being agreed on from at_bytes to its end. */
+struct kcopy_piece {
+	uint64_t at_bytes, end_bytes;
+	uint64_t sample_start_bytes, sample_end_bytes;
+	uint64_t extent_end_bytes; /* of the hole that it is a part of */
+};
+
 /* One copy in flight, with its buffers: made when a run starts, none are made while it goes on. */
 struct kcopy_copy {
 	struct kcopy_hydrator *h;
@@ -28,9 +44,11 @@ struct kcopy_copy {
 	struct kedge_source_io io;
 	struct kedge_claim *claim;
 	uint64_t start_bytes, nr_bytes, zero_bytes;
+	uint64_t begin_ns; /* of a hole; 0: data */
 	void *buf;
 	struct kedge_seg *segs;
 	/* comparison */
+	enum kcopy_check check;
 	void *own_buf;
 	unsigned nr_pending;
 	int source_res, own_res;
@@ -78,16 +96,23 @@ struct kcopy_hydrator {
 	struct kedge_extent answer[256];
 	struct kedge_source_io extents_io;
 	bool is_asking;
+	uint64_t hole_bytes; /* a claim of a hole, at most */
 	struct kcopy_suspect suspects[KCOPY_SUSPECTS_MAX];
 	unsigned nr_suspects;
 	/* bad ranges that no event has told of yet: so many bytes, all of them between these two */
 	uint64_t untold_bytes, untold_start_bytes, untold_end_bytes;
 
 	/* comparison */
+	enum kcopy_holes holes;
+	uint64_t seed_given, seed, nr_samples;
+	struct kcopy_piece piece;
+	uint64_t own_hole_start_bytes, own_hole_end_bytes; /* the destination reads as zeroes there */
 	uint64_t first_mismatch_bytes;
 
 	/* since creation */
-	uint64_t copied_bytes, zero_bytes, issued_bytes, bad_bytes, verified_bytes, mismatch_bytes;
+	uint64_t copied_bytes, zero_bytes, issued_bytes, bad_bytes;
+	/* of the last comparison */
+	uint64_t verified_bytes, mismatch_bytes, agreed_bytes, sampled_bytes;
 };
 
 /* What there is to do now. */
@@ -100,8 +125,14 @@ enum kcopy_next {
 };
 
 /* plan.c */
+/* Ask the source for its extents from here on, as many as an answer holds, unless it is being asked. */
+void kcopy_plan_ask(struct kcopy_hydrator *h, uint64_t from_bytes);
+/* The kind of the block at at_bytes and where that ends; asks ahead. False: not known. What lies before is forgotten. */
+bool kcopy_plan_extent_at(struct kcopy_hydrator *h, uint64_t at_bytes, bool *ret_is_hole, uint64_t *ret_end_bytes);
 void kcopy_plan_start(struct kcopy_hydrator *h);
 enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **ret_claim, int *ret_res);
+/* So long it took to fill a claim of a hole. */
+void kcopy_plan_hole_filled(struct kcopy_hydrator *h, uint64_t nr_bytes, uint64_t took_ns);
 /* A claim could not be read: give it back, and mark it bad when it is a single block. */
 void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim);
 /* One event for all that was marked since the last: a disk that dies has millions of bad blocks. */
@@ -120,5 +151,10 @@ void kcopy_verify_begin(struct kcopy_hydrator *h);
 bool kcopy_verify_pump(struct kcopy_hydrator *h);
 /* Give up what waits to be compared again. */
 void kcopy_verify_forget(struct kcopy_hydrator *h);
+
+/* verify_next.c */
+void kcopy_verify_next_begin(struct kcopy_hydrator *h);
+/* The next range to compare, at most max_bytes of it, and how. Holes that both sides agree on without being read are passed and counted. */
+enum kcopy_check kcopy_verify_next(struct kcopy_hydrator *h, uint64_t max_bytes, uint64_t *ret_start_bytes, uint64_t *ret_nr_bytes);
 
 #endif

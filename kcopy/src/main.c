@@ -189,7 +189,7 @@ static int open_destination(struct copy *c)
 	rc = kcopy_sink_create(c->loop, &so, &c->sink, &c->err);
 	if (rc < 0)
 		return rc;
-	struct kcopy_hydrator_opts ho = { .rate_bps = o->rate_bps, .event_fn = event_cb, .event_arg = c };
+	struct kcopy_hydrator_opts ho = { .rate_bps = o->rate_bps, .holes = o->holes, .event_fn = event_cb, .event_arg = c };
 	rc = kcopy_hydrator_create(c->loop, c->src, kcopy_sink_claims(c->sink), &ho, &c->hydrator, &c->err);
 	if (rc < 0)
 		return rc;
@@ -233,7 +233,7 @@ static void say(struct copy *c, bool is_verify)
 	kcopy_progress_say(&c->progress, &(struct kcopy_progress_now){
 		.phase = is_verify ? "verify" : "copy",
 		.state = kcopy_state_name(st.state),
-		.done_bytes = is_verify ? st.verified_bytes : sink.durable_bytes,
+		.done_bytes = is_verify ? st.verified_bytes + st.hole_bytes : sink.durable_bytes,
 		.rate_bps = st.rate_bps_2min,
 		.source_error = st.state == KCOPY_DEGRADED ? st.last_err.msg : NULL,
 	});
@@ -385,6 +385,10 @@ static void collect_result(struct copy *c, int code)
 	c->result.zero_bytes = st.zero_bytes;
 	c->result.bad_bytes = st.bad_bytes;
 	c->result.verified_bytes = st.verified_bytes;
+	c->result.hole_bytes = st.hole_bytes;
+	c->result.sampled_bytes = st.sampled_bytes;
+	c->result.holes = st.holes;
+	c->result.sample_seed = st.sample_seed;
 	c->result.nr_reconnects = source.nr_reconnects;
 }
 

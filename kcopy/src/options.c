@@ -26,6 +26,8 @@ static const char help[] =
 	"\n"
 	"  --map FILE         keep a map of what is copied in FILE: a copy that was ended goes on there\n"
 	"  --verify           compare source and destination after the copy\n"
+	"  --verify-holes HOW status (default): the source says anew where its holes are, samples of them are read;\n"
+	"                     read: all of them are read on both sides\n"
 	"  --connections N    iSCSI sessions, 1 to 16 (default 2)\n"
 	"  --rate BYTES       at most so many bytes a second (suffixes K, M, G)\n"
 	"  --chap-file FILE   CHAP names and secrets, mode 0600\n"
@@ -42,12 +44,13 @@ static const char help[] =
 	"Exit codes: 0 done, 1 failed or interrupted, 2 usage, 7 done but for ranges that cannot be read,\n"
 	"20-27 the map, 30-32 the source (identity, no answer, login), 33-34 the destination, 35 differs.\n";
 
-enum option_id { OPT_MAP = 256, OPT_VERIFY, OPT_CONNECTIONS, OPT_RATE, OPT_CHAP, OPT_INITIATOR, OPT_SERIAL, OPT_NO_CREATE, OPT_JSON,
+enum option_id { OPT_MAP = 256, OPT_VERIFY, OPT_VERIFY_HOLES, OPT_CONNECTIONS, OPT_RATE, OPT_CHAP, OPT_INITIATOR, OPT_SERIAL, OPT_NO_CREATE, OPT_JSON,
 		 OPT_PROGRESS, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
 	{ "map", required_argument, NULL, OPT_MAP },
 	{ "verify", no_argument, NULL, OPT_VERIFY },
+	{ "verify-holes", required_argument, NULL, OPT_VERIFY_HOLES },
 	{ "connections", required_argument, NULL, OPT_CONNECTIONS },
 	{ "rate", required_argument, NULL, OPT_RATE },
 	{ "chap-file", required_argument, NULL, OPT_CHAP },
@@ -89,6 +92,12 @@ static int take_option(int opt, struct kcopy_options *o, int *ret_exit)
 	case OPT_VERIFY:
 		o->must_verify = true;
 		return 0;
+	case OPT_VERIFY_HOLES:
+		o->must_verify = true;
+		if (kcopy_holes_parse(optarg, &o->holes))
+			return 0;
+		kedge_error("--verify-holes %s: expected status or read", optarg);
+		return wrong(ret_exit);
 	case OPT_CONNECTIONS:
 		if (parse_unsigned(optarg, 1, 16, &o->nr_connections))
 			return 0;

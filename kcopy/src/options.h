@@ -7,12 +7,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kcopy/kcopy.h"
+
 struct kcopy_options {
 	const char *source, *destination;
 	const char *map_path, *chap_path, *initiator_iqn, *serial;
 	unsigned nr_connections; /* 0: the default */
 	uint64_t rate_bps;       /* 0: no limit */
 	int progress_fd;         /* -1: none */
+	enum kcopy_holes holes;
 	bool can_create, is_json, must_verify;
 };
 

@@ -14,8 +14,11 @@
 #include "hydrator.h"
 #include "kedge/bytes.h"
 
-/* Zeroing is cheap and a claim is one object: large, but not so large that a write inside it waits long. */
-#define HOLE_BYTES (64u * 1024 * 1024)
+/* A claim of a hole is as large as it can be without a write inside it waiting long: how long zeroing takes, the last ones say. */
+#define HOLE_BYTES_MIN (64ull << 20)
+#define HOLE_BYTES_MAX (64ull << 30)
+#define HOLE_QUICK_NS 10000000u
+#define HOLE_SLOW_NS 50000000u
 /* When less than this is known ahead, the source is asked for more of its extents, for as many as an answer holds. */
 #define AHEAD_BYTES (512ull * 1024 * 1024)
 
@@ -24,6 +27,8 @@ void kcopy_plan_start(struct kcopy_hydrator *h)
 	h->cursor_bytes = 0;
 	h->has_progress = false;
 	h->nr_suspects = 0;
+	if (h->hole_bytes == 0)
+		h->hole_bytes = HOLE_BYTES_MIN;
 	kcopy_extents_init(&h->extents, h->claims->size_bytes);
 }
 
@@ -39,7 +44,7 @@ static void extents_cb(struct kedge_source_io *io, int res)
 	kcopy_hydrator_pump(h);
 }
 
-static void ask_for_extents(struct kcopy_hydrator *h, uint64_t from_bytes)
+void kcopy_plan_ask(struct kcopy_hydrator *h, uint64_t from_bytes)
 {
 	if (h->is_asking || from_bytes >= h->claims->size_bytes)
 		return;
@@ -56,6 +61,16 @@ static void ask_for_extents(struct kcopy_hydrator *h, uint64_t from_bytes)
 	h->src->ops->extents(h->src, &h->extents_io);
 }
 
+bool kcopy_plan_extent_at(struct kcopy_hydrator *h, uint64_t at_bytes, bool *ret_is_hole, uint64_t *ret_end_bytes)
+{
+	kcopy_extents_trim(&h->extents, at_bytes);
+	if (!kcopy_extents_at(&h->extents, at_bytes, ret_is_hole, ret_end_bytes))
+		return false;
+	if (h->extents.end_bytes < at_bytes + AHEAD_BYTES && h->extents.nr < KCOPY_EXTENTS_MAX / 2)
+		kcopy_plan_ask(h, h->extents.end_bytes);
+	return true;
+}
+
 static int take(struct kcopy_hydrator *h, uint64_t from, uint64_t end, uint64_t max, struct kedge_claim **ret_claim)
 {
 	return h->claims->ops->take(h->claims, from, end, max, ret_claim);
@@ -70,7 +85,7 @@ static int skip_and_ask(struct kcopy_hydrator *h)
 	if (rc == 0) {
 		h->cursor_bytes = claim->start_bytes;
 		h->claims->ops->drop(h->claims, claim, 0);
-		ask_for_extents(h, h->cursor_bytes);
+		kcopy_plan_ask(h, h->cursor_bytes);
 	} else if (rc == -EAGAIN || rc == -ENODATA) {
 		h->cursor_bytes = h->claims->size_bytes;
 		rc = 0;
@@ -128,8 +143,7 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 	while (rc == -ENODATA || rc == -EAGAIN) {
 		if (h->cursor_bytes >= size_bytes)
 			return h->nr_busy > 0 || h->is_asking ? KCOPY_NEXT_WAIT : end_of_pass(h, ret_res);
-		kcopy_extents_trim(&h->extents, h->cursor_bytes);
-		if (!kcopy_extents_at(&h->extents, h->cursor_bytes, &is_hole, &end)) {
+		if (!kcopy_plan_extent_at(h, h->cursor_bytes, &is_hole, &end)) {
 			if (h->is_asking)
 				return KCOPY_NEXT_WAIT;
 			rc = skip_and_ask(h);
@@ -137,10 +151,8 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 				rc = -ENODATA;
 			continue;
 		}
-		if (h->extents.end_bytes < h->cursor_bytes + AHEAD_BYTES && h->extents.nr < KCOPY_EXTENTS_MAX / 2)
-			ask_for_extents(h, h->extents.end_bytes);
 		uint64_t max_bytes = kcopy_hydrator_is_gentle(h) ? kedge_min_u64(KCOPY_GENTLE_BYTES, h->copy_bytes) : h->copy_bytes;
-		rc = take(h, h->cursor_bytes, end, is_hole ? HOLE_BYTES : max_bytes, ret_claim);
+		rc = take(h, h->cursor_bytes, end, is_hole ? h->hole_bytes : max_bytes, ret_claim);
 		if (rc == 0) {
 			h->cursor_bytes = (*ret_claim)->start_bytes + (*ret_claim)->nr_bytes;
 			return is_hole ? KCOPY_NEXT_HOLE : KCOPY_NEXT_DATA;
@@ -150,6 +162,14 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 	}
 	*ret_res = rc;
 	return KCOPY_NEXT_FAIL;
+}
+
+void kcopy_plan_hole_filled(struct kcopy_hydrator *h, uint64_t nr_bytes, uint64_t took_ns)
+{
+	if (took_ns > HOLE_SLOW_NS && h->hole_bytes > HOLE_BYTES_MIN)
+		h->hole_bytes /= 2;
+	else if (took_ns < HOLE_QUICK_NS && nr_bytes == h->hole_bytes && h->hole_bytes < HOLE_BYTES_MAX)
+		h->hole_bytes *= 2;
 }
 
 void kcopy_plan_tell_bad(struct kcopy_hydrator *h)

@@ -8,6 +8,7 @@
  */
 #include "progress.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,6 +151,23 @@ void kcopy_progress_event(struct kcopy_progress *p, const char *name, const char
 	kedge_warn("%s", text);
 }
 
+static json_t *result_json(const struct kcopy_progress *p, const struct kcopy_result *r, uint64_t passed_ms)
+{
+	json_t *o = json_pack("{s:i, s:s, s:b, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I}", "v", 1, "event", "result", "ok", r->code == 0,
+			      "code", r->code ? kedge_err_name(r->code) : "OK", "message", r->message, "size_bytes", (json_int_t)p->size_bytes,
+			      "copied_bytes", (json_int_t)r->copied_bytes, "zero_bytes", (json_int_t)r->zero_bytes, "resumed_bytes",
+			      (json_int_t)r->resumed_bytes, "bad_bytes", (json_int_t)r->bad_bytes, "verified",
+			      (int)(r->was_verified && r->code == 0), "reconnects", (json_int_t)r->nr_reconnects, "elapsed_ms",
+			      (json_int_t)passed_ms);
+
+	json_object_set_new(o, "verified_bytes", json_integer((json_int_t)r->verified_bytes));
+	json_object_set_new(o, "hole_bytes", json_integer((json_int_t)r->hole_bytes));
+	json_object_set_new(o, "sampled_bytes", json_integer((json_int_t)r->sampled_bytes));
+	json_object_set_new(o, "holes", json_string(kcopy_holes_name(r->holes)));
+	json_object_set_new(o, "sample_seed", json_integer((json_int_t)r->sample_seed));
+	return o;
+}
+
 void kcopy_progress_result(struct kcopy_progress *p, const struct kcopy_result *r)
 {
 	char data[32], zero[32], time[32];
@@ -159,16 +177,16 @@ void kcopy_progress_result(struct kcopy_progress *p, const struct kcopy_result *
 	if (r->code == 0)
 		say_fd(p, 100);
 	if (p->is_json)
-		print_json(json_pack("{s:i, s:s, s:b, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I}", "v", 1, "event", "result", "ok",
-				     r->code == 0, "code", r->code ? kedge_err_name(r->code) : "OK", "message", r->message,
-				     "size_bytes", (json_int_t)p->size_bytes, "copied_bytes", (json_int_t)r->copied_bytes, "zero_bytes",
-				     (json_int_t)r->zero_bytes, "resumed_bytes", (json_int_t)r->resumed_bytes, "bad_bytes",
-				     (json_int_t)r->bad_bytes, "verified_bytes", (json_int_t)r->verified_bytes, "verified",
-				     (int)(r->was_verified && r->code == 0), "reconnects", (json_int_t)r->nr_reconnects, "elapsed_ms",
-				     (json_int_t)passed_ms));
+		print_json(result_json(p, r, passed_ms));
 	if (r->code != 0)
 		return; /* the caller says what went wrong */
 	kedge_info("done: %s of data and %s of zeroes in %s%s", kedge_size_format(r->copied_bytes, data, sizeof data),
 		   kedge_size_format(r->zero_bytes, zero, sizeof zero), kedge_duration_format(passed_ms, time, sizeof time),
 		   r->was_verified ? ", verified" : "");
+	if (r->was_verified && r->hole_bytes == 0)
+		kedge_info("%s compared byte by byte", kedge_size_format(r->verified_bytes, data, sizeof data));
+	else if (r->was_verified)
+		kedge_info("%s compared byte by byte, %s of them samples of holes; %s more agreed as holes by what the source says (samples by seed %" PRIu64 ")",
+			   kedge_size_format(r->verified_bytes, data, sizeof data), kedge_size_format(r->sampled_bytes, time, sizeof time),
+			   kedge_size_format(r->hole_bytes, zero, sizeof zero), r->sample_seed);
 }

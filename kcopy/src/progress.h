@@ -41,6 +41,8 @@ struct kcopy_result {
 	int code;
 	const char *message;
 	uint64_t copied_bytes, zero_bytes, bad_bytes, resumed_bytes, verified_bytes;
+	uint64_t hole_bytes, sampled_bytes, sample_seed;
+	enum kcopy_holes holes;
 	uint64_t nr_reconnects;
 	bool was_verified;
 };

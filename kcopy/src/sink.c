@@ -23,6 +23,7 @@ struct sink_claim {
 	struct kcopy_sink *sink;
 	struct kedge_disk_io io;
 	struct kedge_op punch;
+	struct kedge_defer later;
 	const char *buf;
 	const struct kedge_seg *segs;
 	uint32_t nr_segs, seg;
@@ -219,16 +220,26 @@ static void punch_cb(struct kedge_op *op, int res)
 	}
 }
 
+static void is_hole_cb(void *arg)
+{
+	seg_done(arg, 0);
+}
+
 static void fill_step(struct sink_claim *c)
 {
 	const struct kedge_seg *seg = &c->segs[c->seg];
+	uint64_t start_bytes = c->claim.start_bytes + c->done_bytes;
 
-	if (!seg->is_zero) {
+	if (seg->is_zero && c->sink->punch_fd >= 0 &&
+	    kedge_file_hole_end(c->sink->punch_fd, start_bytes, start_bytes + seg->nr_bytes) == start_bytes + seg->nr_bytes) {
+		c->later = (struct kedge_defer){ .fn = is_hole_cb, .arg = c }; /* nothing to punch */
+		kedge_loop_defer(c->sink->loop, &c->later);
+	} else if (!seg->is_zero) {
 		disk_step(c, KEDGE_DISK_WRITE);
 	} else if (c->sink->punch_fd >= 0) {
 		c->punch.fn = punch_cb;
 		kedge_op_fallocate(c->sink->loop, &c->punch, c->sink->punch_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				   c->claim.start_bytes + c->done_bytes, seg->nr_bytes);
+				   start_bytes, seg->nr_bytes);
 	} else {
 		disk_step(c, KEDGE_DISK_ZERO);
 	}
@@ -290,12 +301,18 @@ static void sink_audit_read(struct kedge_claims *claims, uint64_t start_bytes, u
 	kedge_disk_submit(sink_of(claims)->disk, &a->io);
 }
 
+static uint64_t sink_audit_hole_end(struct kedge_claims *claims, uint64_t start_bytes, uint64_t end_bytes)
+{
+	return kedge_disk_hole_end(sink_of(claims)->disk, start_bytes, end_bytes);
+}
+
 static const struct kedge_claims_ops sink_ops = {
 	.take = sink_take,
 	.fill = sink_fill,
 	.drop = sink_drop,
 	.audit_next = sink_audit_next,
 	.audit_read = sink_audit_read,
+	.audit_hole_end = sink_audit_hole_end,
 };
 
 int kcopy_sink_create(struct kedge_loop *l, const struct kcopy_sink_opts *o, struct kcopy_sink **ret_sink,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Purpose. The final comparison: every block that is here and that the workload has not written is read on both sides. Holes
- * are read too: what the source says about itself is not taken for granted here.
+ * Purpose. The final comparison: every block that is here and that the workload has not written is read on both sides, and of holes as much
+ * as verify_next.c says.
  *
  * Owns. Nothing beyond the hydrator's copies.
  *
@@ -16,10 +16,11 @@
 void kcopy_verify_begin(struct kcopy_hydrator *h)
 {
 	h->cursor_bytes = 0;
-	h->verified_bytes = h->mismatch_bytes = 0;
+	h->verified_bytes = h->mismatch_bytes = h->agreed_bytes = h->sampled_bytes = 0;
 	h->first_mismatch_bytes = UINT64_MAX;
 	if (!h->claims->ops->audit_next || !h->claims->ops->audit_read)
 		kcopy_hydrator_fail(h, -ENOTSUP, NULL, "comparing");
+	kcopy_verify_next_begin(h);
 }
 
 static void compare(struct kcopy_copy *c)
@@ -47,27 +48,50 @@ static void compare(struct kcopy_copy *c)
 	}
 }
 
+/* The destination alone was read, where the source says it has a hole. */
+static void compare_own(struct kcopy_copy *c)
+{
+	if (kedge_is_zero(c->own_buf, c->nr_bytes)) {
+		c->h->agreed_bytes += c->nr_bytes;
+		return;
+	}
+	c->check = KCOPY_CHECK_BOTH; /* then the source has to be read there */
+	c->must_repeat = true;
+}
+
+static void compare_sides(struct kcopy_copy *c)
+{
+	struct kcopy_hydrator *h = c->h;
+	uint64_t before = h->verified_bytes;
+
+	kcopy_meter_add(&h->meter, c->nr_bytes, kedge_loop_now_ns(h->loop));
+	compare(c);
+	if (c->check == KCOPY_CHECK_SAMPLE)
+		h->sampled_bytes += h->verified_bytes - before;
+}
+
 static void side_done(struct kcopy_copy *c)
 {
 	struct kcopy_hydrator *h = c->h;
 
 	if (--c->nr_pending > 0)
 		return;
-	h->issued_bytes -= c->nr_bytes;
-	if (c->own_res != 0) {
+	if (c->check != KCOPY_CHECK_OWN)
+		h->issued_bytes -= c->nr_bytes;
+	if (c->own_res != 0)
 		kcopy_hydrator_fail(h, c->own_res, NULL, "reading the destination");
-	} else if (c->source_res == 0) {
-		kcopy_meter_add(&h->meter, c->nr_bytes, kedge_loop_now_ns(h->loop));
-		compare(c);
-	} else if (c->source_res == -ECANCELED || kedge_err_class_of(c->source_res) == KEDGE_CLASS_TRANSIENT) {
+	else if (c->check == KCOPY_CHECK_OWN)
+		compare_own(c);
+	else if (c->source_res == 0)
+		compare_sides(c);
+	else if (c->source_res == -ECANCELED || kedge_err_class_of(c->source_res) == KEDGE_CLASS_TRANSIENT)
 		c->must_repeat = true; /* the source is away: the same range again when it is back */
-		kcopy_hydrator_pump(h);
-		return;
-	} else {
+	else
 		kcopy_hydrator_fail(h, c->source_res, &c->io.err, "reading the source");
+	if (!c->must_repeat) {
+		c->is_busy = false;
+		h->nr_busy--;
 	}
-	c->is_busy = false;
-	h->nr_busy--;
 	kcopy_hydrator_pump(h);
 }
 
@@ -103,21 +127,36 @@ static void own_cb(void *arg, int res)
 static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
 {
 	c->must_repeat = false;
-	c->nr_pending = 2;
 	c->own_res = c->source_res = 0;
-	h->issued_bytes += c->nr_bytes;
-	kcopy_bucket_take(&h->bucket, c->nr_bytes);
-	c->is_reading = true;
-	c->io = (struct kedge_source_io){
-		.start_bytes = c->start_bytes,
-		.nr_bytes = c->nr_bytes,
-		.buf = c->buf,
-		.prio = KEDGE_PRIO_BACKGROUND,
-		.fn = source_cb,
-		.arg = c,
-	};
-	h->src->ops->read(h->src, &c->io);
+	c->nr_pending = c->check == KCOPY_CHECK_OWN ? 1 : 2;
+	if (c->check != KCOPY_CHECK_OWN) {
+		h->issued_bytes += c->nr_bytes;
+		kcopy_bucket_take(&h->bucket, c->nr_bytes);
+		c->is_reading = true;
+		c->io = (struct kedge_source_io){
+			.start_bytes = c->start_bytes,
+			.nr_bytes = c->nr_bytes,
+			.buf = c->buf,
+			.prio = KEDGE_PRIO_BACKGROUND,
+			.fn = source_cb,
+			.arg = c,
+		};
+		h->src->ops->read(h->src, &c->io);
+	}
 	h->claims->ops->audit_read(h->claims, c->start_bytes, c->nr_bytes, c->own_buf, own_cb, c);
+}
+
+/* False: there is nothing to begin with now. */
+static bool next(struct kcopy_hydrator *h, struct kcopy_copy *c, bool is_gentle)
+{
+	uint64_t max_bytes = is_gentle ? kedge_min_u64(KCOPY_GENTLE_BYTES, h->copy_bytes) : h->copy_bytes;
+
+	c->check = kcopy_verify_next(h, max_bytes, &c->start_bytes, &c->nr_bytes);
+	if (c->check == KCOPY_CHECK_WAIT || c->check == KCOPY_CHECK_END)
+		return false;
+	c->is_busy = true;
+	h->nr_busy++;
+	return true;
 }
 
 bool kcopy_verify_pump(struct kcopy_hydrator *h)
@@ -135,21 +174,11 @@ bool kcopy_verify_pump(struct kcopy_hydrator *h)
 			kedge_timer_start(h->loop, &h->refill, wait_ms);
 			return false;
 		}
-		if (!c->must_repeat) {
-			if (h->cursor_bytes >= h->claims->size_bytes ||
-			    h->claims->ops->audit_next(h->claims, h->cursor_bytes,
-						       is_gentle ? kedge_min_u64(KCOPY_GENTLE_BYTES, h->copy_bytes) : h->copy_bytes,
-						       &c->start_bytes, &c->nr_bytes) < 0) {
-				h->cursor_bytes = h->claims->size_bytes;
-				continue;
-			}
-			h->cursor_bytes = c->start_bytes + c->nr_bytes;
-			c->is_busy = true;
-			h->nr_busy++;
-		}
+		if (!c->must_repeat && !next(h, c, is_gentle))
+			continue;
 		begin(h, c);
 	}
-	if (h->nr_busy > 0)
+	if (h->nr_busy > 0 || h->is_asking || h->cursor_bytes < h->claims->size_bytes)
 		return false;
 	if (h->mismatch_bytes == 0)
 		return true;

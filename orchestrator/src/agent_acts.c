@@ -245,14 +245,20 @@ static void report_finish(struct job *j)
 	const json_t *v = json_object_get(j->clone_status, "verify");
 	uint64_t written = number(j->clone_status, "written_bytes"), verified = number(v, "verified_bytes");
 
-	/* A clone that was served anew after it had become HYDRATED no longer tells the figure of the comparison that this
-	 * state rests on: every block that is not written. */
+	/* A clone of an earlier version that was served anew after it had become HYDRATED does not tell the figure of the comparison that
+	 * this state rests on: every block that is not written, holes too. */
 	if (strcmp(verify_state(j), "passed") != 0)
 		verified = j->d.vol.size_bytes - written;
 	plane_clone_drop_secret(j->config, &j->d);
-	j->result = json_pack("{s:I, s:I, s:I, s:I}", "verified_bytes", (json_int_t)verified, "mismatch_bytes",
-			      (json_int_t)number(v, "mismatch_bytes"), "written_bytes", (json_int_t)written, "size_bytes",
-			      (json_int_t)j->d.vol.size_bytes);
+	j->result = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "verified_bytes", (json_int_t)verified, "hole_bytes",
+			      (json_int_t)number(v, "hole_bytes"), "sampled_bytes", (json_int_t)number(v, "sampled_bytes"), "sample_seed",
+			      (json_int_t)number(v, "sample_seed"), "mismatch_bytes", (json_int_t)number(v, "mismatch_bytes"), "written_bytes",
+			      (json_int_t)written, "size_bytes", (json_int_t)j->d.vol.size_bytes);
+}
+
+static json_t *verify_args(const struct job *j)
+{
+	return json_pack("{s:s}", "holes", j->config->is_verify_holes_read ? "read" : "status");
 }
 
 void act_finish(struct job *j)
@@ -262,7 +268,7 @@ void act_finish(struct job *j)
 	if (look(j))
 		return;
 	if (!is_state(j->clone_status, "hydrated") && strcmp(verify_state(j), "idle") == 0)
-		call_clone(j, "verify", NULL);
+		call_clone(j, "verify", verify_args(j));
 	while (!j->res && !look(j) && !is_state(j->clone_status, "hydrated") && strcmp(verify_state(j), "passed") != 0 &&
 	       strcmp(verify_state(j), "failed") != 0 && kedge_clock_ns() < end_ns)
 		agent_nap(LOOK_NAP_MS);
@@ -277,7 +283,9 @@ void act_finish(struct job *j)
 	} else if (strcmp(verify_state(j), "failed") == 0) {
 		j->res = fail_verify(j);
 		/* compared anew for who asks next: a source that could not be read may have come to its senses */
-		plane_clone_call(j->config, j->d.vol.name, "verify", NULL, CONTROL_TIMEOUT_MS, NULL, NULL);
+		json_t *args = verify_args(j);
+		plane_clone_call(j->config, j->d.vol.name, "verify", args, CONTROL_TIMEOUT_MS, NULL, NULL);
+		json_decref(args);
 	} else {
 		go_on(j);
 	}

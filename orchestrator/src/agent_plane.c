@@ -146,7 +146,7 @@ void plane_clone_meta_path(const struct kedged_config *c, const struct agent_vol
 
 static int remove_meta(const struct agent_unit *u, struct kedge_err *err)
 {
-	static const char *const suffixes[] = {"", ".seen", ".dm", ".disk", ".source", ".bad", ".run", ".top"};
+	static const char *const suffixes[] = {"", ".seen", ".dm", ".disk", ".source", ".bad", ".run", ".top", ".compared"};
 
 	for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
 		path_text path;

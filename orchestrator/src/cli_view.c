@@ -112,7 +112,7 @@ static bool is_verifying(const json_t *migration, uint64_t *ret_bytes, uint64_t 
 	if (strcmp(view_text(migration, "state", ""), "running") != 0 || strcmp(view_text(migration, "step", ""), "HYDRATED") != 0)
 		return false;
 	*ret_of_bytes = size_bytes > written_bytes ? size_bytes - written_bytes : 0;
-	*ret_bytes = view_u64(migration, "verified_bytes");
+	*ret_bytes = view_u64(migration, "verified_bytes") + view_u64(migration, "hole_bytes");
 	if (*ret_bytes > *ret_of_bytes)
 		*ret_bytes = *ret_of_bytes;
 	return *ret_of_bytes != 0;

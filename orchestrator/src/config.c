@@ -139,6 +139,14 @@ static int set_bin_dir(struct reader *r, const char *value)
 	return set_path(r, r->config->bin_dir, value);
 }
 
+static int set_verify_holes(struct reader *r, const char *value)
+{
+	if (strcmp(value, "status") != 0 && strcmp(value, "read") != 0)
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "verify_holes is status or read, not \"%s\"", value);
+	r->config->is_verify_holes_read = strcmp(value, "read") == 0;
+	return 0;
+}
+
 static int set_hold(struct reader *r, const char *value)
 {
 	if (duration_parse(value, &r->config->hold_ms))
@@ -169,6 +177,7 @@ static const struct {
 	{"agent", "volume_dir", set_volume_dir},
 	{"agent", "portal_address", set_portal_address},
 	{"agent", "bin_dir", set_bin_dir},
+	{"agent", "verify_holes", set_verify_holes},
 	{"coordinator", "hold", set_hold},
 	{"coordinator", "release", set_release},
 };

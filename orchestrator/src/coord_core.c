@@ -191,6 +191,9 @@ static void take_results(struct coord_migration *n, const struct coord_answer *a
 		break;
 	case COORD_HYDRATED:
 		n->verified_bytes = a->verified_bytes;
+		n->hole_bytes = a->hole_bytes;
+		n->sampled_bytes = a->sampled_bytes;
+		n->sample_seed = a->sample_seed;
 		n->written_bytes = a->written_bytes;
 		n->mismatch_bytes = a->mismatch_bytes;
 		break;

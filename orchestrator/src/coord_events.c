@@ -153,7 +153,7 @@ void events_fini(struct coord_service *s)
 static void describe(const struct coord_migration *m, char *out, size_t out_max)
 {
 	const char *what = m->workload[0] ? m->workload : m->volume;
-	char a[32], b[32];
+	char a[32], b[32], holes[32];
 	uint64_t downtime_ms = 0;
 
 	switch (m->step) {
@@ -194,8 +194,10 @@ static void describe(const struct coord_migration *m, char *out, size_t out_max)
 		snprintf(out, out_max, "hydrated: every block is on %s, durably", m->to);
 		break;
 	case COORD_DETACHED:
-		snprintf(out, out_max, "%s verified against the source, 0 differ; %s written since the boot; the source session is closed",
-			 kedge_size_format(m->verified_bytes, a, sizeof a), kedge_size_format(m->written_bytes, b, sizeof b));
+		kedge_size_format(m->hole_bytes, holes, sizeof holes);
+		snprintf(out, out_max, "%s verified against the source byte by byte, 0 differ%s%s%s; %s written since the boot; the source session is closed",
+			 kedge_size_format(m->verified_bytes, a, sizeof a), m->hole_bytes ? ", " : "", m->hole_bytes ? holes : "",
+			 m->hole_bytes ? " agreed as holes by status" : "", kedge_size_format(m->written_bytes, b, sizeof b));
 		break;
 	case COORD_UNEXPORTED:
 		snprintf(out, out_max, "the export on %s is gone, its credentials are dropped", m->from);

@@ -189,6 +189,9 @@ static void read_done(const json_t *result, struct coord_answer *a)
 	a->is_running = json_is_true(json_object_get(result, "running"));
 	snprintf(a->portal, sizeof a->portal, "%s", text(result, "portal"));
 	a->verified_bytes = number(result, "verified_bytes");
+	a->hole_bytes = number(result, "hole_bytes");
+	a->sampled_bytes = number(result, "sampled_bytes");
+	a->sample_seed = number(result, "sample_seed");
 	a->written_bytes = number(result, "written_bytes");
 	a->mismatch_bytes = number(result, "mismatch_bytes");
 	a->is_released = json_is_true(json_object_get(result, "released"));
@@ -204,7 +207,7 @@ static bool is_whole(enum agent_step step, const struct coord_answer *a)
 	if (step == AGENT_CHECK)
 		return a->size_bytes && a->lbs_bytes;
 	if (step == AGENT_FINISH)
-		return a->verified_bytes + a->written_bytes >= a->size_bytes && a->size_bytes;
+		return a->verified_bytes + a->hole_bytes + a->written_bytes >= a->size_bytes && a->size_bytes;
 	return true;
 }
 

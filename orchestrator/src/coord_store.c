@@ -33,7 +33,8 @@ static const char schema_sql[] =
 	" is_failed INTEGER NOT NULL, reason_code INTEGER NOT NULL, reason TEXT NOT NULL, portal TEXT NOT NULL,"
 	" verified_bytes INTEGER NOT NULL, written_bytes INTEGER NOT NULL, mismatch_bytes INTEGER NOT NULL,"
 	" is_released INTEGER NOT NULL, hold_until_ms INTEGER NOT NULL, times TEXT NOT NULL,"
-	" engine TEXT NOT NULL DEFAULT 'user') STRICT;"
+	" engine TEXT NOT NULL DEFAULT 'user', hole_bytes INTEGER NOT NULL DEFAULT 0, sampled_bytes INTEGER NOT NULL DEFAULT 0,"
+	" sample_seed INTEGER NOT NULL DEFAULT 0) STRICT;"
 	"CREATE TABLE specs(migration TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;"
 	"CREATE TABLE secrets("
 	" migration TEXT PRIMARY KEY, user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL,"
@@ -46,9 +47,14 @@ static const char schema_sql[] =
 	"CREATE INDEX events_by_drain ON events(drain, seq);"
 	"CREATE TABLE receipts(migration TEXT PRIMARY KEY, receipt TEXT NOT NULL) STRICT;";
 
-static const char *const upgrades[] = {"ALTER TABLE migrations ADD COLUMN engine TEXT NOT NULL DEFAULT 'user'"};
+static const char *const upgrades[] = {
+	"ALTER TABLE migrations ADD COLUMN engine TEXT NOT NULL DEFAULT 'user'",
+	"ALTER TABLE migrations ADD COLUMN hole_bytes INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE migrations ADD COLUMN sampled_bytes INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE migrations ADD COLUMN sample_seed INTEGER NOT NULL DEFAULT 0",
+};
 
-static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 2, upgrades};
+static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 3, upgrades};
 
 struct coord_store {
 	struct db *db;
@@ -143,14 +149,16 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 	int res = db_prepare(s->db,
 			     "INSERT INTO migrations(id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,"
 			     "rate_bps,hold_ms,is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,"
-			     "verified_bytes,written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine)"
-			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+			     "verified_bytes,written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,"
+			     "hole_bytes,sampled_bytes,sample_seed)"
+			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 			     " ON CONFLICT(id) DO UPDATE SET size_bytes=excluded.size_bytes, lbs_bytes=excluded.lbs_bytes,"
 			     " wants_start=excluded.wants_start, step=excluded.step, aborted_at=excluded.aborted_at,"
 			     " is_failed=excluded.is_failed, reason_code=excluded.reason_code, reason=excluded.reason,"
 			     " portal=excluded.portal, verified_bytes=excluded.verified_bytes, written_bytes=excluded.written_bytes,"
 			     " mismatch_bytes=excluded.mismatch_bytes, is_released=excluded.is_released,"
-			     " hold_until_ms=excluded.hold_until_ms, times=excluded.times",
+			     " hold_until_ms=excluded.hold_until_ms, times=excluded.times, hole_bytes=excluded.hole_bytes,"
+			     " sampled_bytes=excluded.sampled_bytes, sample_seed=excluded.sample_seed",
 			     &r, err);
 
 	if (res)
@@ -183,6 +191,9 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 	res = put_times(&r, m, err);
 	if (!res)
 		db_put_text(&r, m->engine[0] ? m->engine : "user");
+	db_put_number(&r, m->hole_bytes);
+	db_put_number(&r, m->sampled_bytes);
+	db_put_number(&r, m->sample_seed);
 	return res ? res : db_run(&r, "migration", err);
 }
 
@@ -235,7 +246,12 @@ static int get_migration(struct db_row *r, struct coord_migration *m)
 	m->mismatch_bytes = db_get_number(r);
 	m->is_released = db_get_number(r) != 0;
 	m->hold_until_ms = db_get_number(r);
-	return get_times(r, m) || db_get_text(r, m->engine, sizeof m->engine) ? -EINVAL : 0;
+	if (get_times(r, m) || db_get_text(r, m->engine, sizeof m->engine))
+		return -EINVAL;
+	m->hole_bytes = db_get_number(r);
+	m->sampled_bytes = db_get_number(r);
+	m->sample_seed = db_get_number(r);
+	return 0;
 }
 
 int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, const struct coord_migration *m), void *arg,
@@ -245,7 +261,8 @@ int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, cons
 	int more = 0, res = db_prepare(s->db,
 				       "SELECT id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,rate_bps,hold_ms,"
 				       "is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,verified_bytes,"
-				       "written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine FROM migrations ORDER BY nr",
+				       "written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,hole_bytes,sampled_bytes,"
+				       "sample_seed FROM migrations ORDER BY nr",
 				       &r, err);
 
 	if (res)

@@ -32,12 +32,12 @@ static uint64_t durable_bytes(const struct run *r)
 	return m->step >= COORD_HYDRATED ? m->size_bytes : number(r->progress, "durable_bytes");
 }
 
-/* Compared with the source so far. */
-static uint64_t verified_bytes(const struct run *r)
+/* A figure of the comparison with the source: so far, or as recorded. */
+static json_t *compared_json(const struct run *r, const char *name, uint64_t recorded_bytes)
 {
-	if (r->f.m.step == COORD_HYDRATED)
-		return number(json_object_get(r->progress, "verify"), "verified_bytes");
-	return r->f.m.verified_bytes;
+	uint64_t n = r->f.m.step == COORD_HYDRATED ? number(json_object_get(r->progress, "verify"), name) : recorded_bytes;
+
+	return json_integer((json_int_t)n);
 }
 
 /* What lives only on the source while the workload is, or is about to be, elsewhere. */
@@ -110,7 +110,9 @@ json_t *migration_json(const struct run *r)
 	json_object_set_new(out, "durable_bytes", json_integer((json_int_t)durable_bytes(r)));
 	json_object_set_new(out, "written_bytes",
 			    json_integer((json_int_t)(m->written_bytes ? m->written_bytes : number(r->progress, "written_bytes"))));
-	json_object_set_new(out, "verified_bytes", json_integer((json_int_t)verified_bytes(r)));
+	json_object_set_new(out, "verified_bytes", compared_json(r, "verified_bytes", m->verified_bytes));
+	json_object_set_new(out, "hole_bytes", compared_json(r, "hole_bytes", m->hole_bytes));
+	json_object_set_new(out, "sampled_bytes", compared_json(r, "sampled_bytes", m->sampled_bytes));
 	json_object_set_new(out, "exposed_bytes", json_integer((json_int_t)exposed_bytes(r)));
 	add_eta(r, out);
 	json_object_set_new(out, "downtime_ms",
@@ -153,6 +155,9 @@ char *receipt_text(const struct run *r)
 			(json_int_t)m->mismatch_bytes, "downtime_ms",
 			coord_core_downtime(m, &downtime_ms) ? json_integer((json_int_t)downtime_ms) : json_null(), "steps",
 			times_json(m), "source", "policy", m->is_release_delete ? "delete" : "keep", "released", m->is_released);
+	json_object_set_new(out, "hole_bytes", json_integer((json_int_t)m->hole_bytes));
+	json_object_set_new(out, "sampled_bytes", json_integer((json_int_t)m->sampled_bytes));
+	json_object_set_new(out, "sample_seed", json_integer((json_int_t)m->sample_seed));
 	text = out ? json_dumps(out, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 	if (text) {
 		http_auth_mac(r->s->config->secret, r->s->config->secret_bytes, text, strlen(text), mac);

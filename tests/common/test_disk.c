@@ -12,10 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kedge/bytes.h"
 #include "kedge/disk.h"
+#include "kedge/file.h"
 
 #define SIZE (1u << 20)
 
@@ -115,6 +117,51 @@ static void test_disk_on_tmpfs(void **state)
 	check_on("/dev/shm");
 }
 
+/* A range of a terabyte with a MiB in the middle, and one that is reserved. */
+static void check_sparse_on(const char *dir)
+{
+	const uint64_t size = 1ull << 40, data = size / 2 + 4096, reserved = size / 4;
+	const uint32_t nr = 1u << 20;
+	char path[64], *a = kedge_buf_alloc(nr);
+	struct kedge_loop *l;
+	struct kedge_disk *d;
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof path, "%s/kedge-disk-XXXXXX", dir);
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	assert_int_equal(fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)reserved, nr), 0);
+	memset(a, 0x5a, nr);
+	assert_int_equal(pwrite(fd, a, nr, (off_t)data), nr);
+	assert_int_equal(kedge_file_hole_end(fd, 0, size), data);
+	assert_int_equal(kedge_file_hole_end(fd, 8192, 12288), 12288);
+	assert_int_equal(kedge_file_hole_end(fd, data + 4096, size), data + 4096);
+	assert_int_equal(kedge_file_hole_end(fd, data + nr, size), size);
+	assert_int_equal(kedge_file_hole_end(fd, size - 4096, size + 4096), size - 4096); /* past the end nothing is known */
+	assert_int_equal(kedge_loop_create(64, &l, NULL), 0);
+	assert_int_equal(kedge_disk_open(l, path, 0, &d, NULL), 0);
+	assert_int_equal(run(l, d, KEDGE_DISK_ZERO, 0, size, NULL), 0);
+	assert_int_equal(run(l, d, KEDGE_DISK_ZERO, 0, 4096, NULL), 0);
+	assert_int_equal(run(l, d, KEDGE_DISK_READ, data, nr, a), 0);
+	for (uint32_t i = 0; i < nr; i++)
+		assert_int_equal(a[i], 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_in_range((uint64_t)st.st_blocks * 512, nr, 140ull << 20); /* the reservation is left, and nothing was made of the hole */
+	kedge_disk_close(d);
+	kedge_loop_destroy(l);
+	close(fd);
+	unlink(path);
+	kedge_buf_free(a);
+}
+
+static void test_disk_zeroes_what_is_there_only(void **state)
+{
+	check_sparse_on("/var/tmp");
+	check_sparse_on("/dev/shm");
+}
+
 static void test_disk_refuses_what_it_cannot_be(void **state)
 {
 	struct kedge_loop *l;
@@ -143,6 +190,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_disk_on_a_file_system),
 		cmocka_unit_test(test_disk_on_tmpfs),
+		cmocka_unit_test(test_disk_zeroes_what_is_there_only),
 		cmocka_unit_test(test_disk_refuses_what_it_cannot_be),
 		cmocka_unit_test(test_disk_on_the_directory_given),
 	};

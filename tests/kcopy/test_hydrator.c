@@ -255,6 +255,15 @@ static void sim_audit_read(struct kedge_claims *c, uint64_t start, uint64_t nr, 
 	add_pending((struct pending){ .kind = P_AUDIT, .start_bytes = start, .nr_bytes = nr, .audit_buf = buf, .fn = fn, .arg = arg });
 }
 
+static uint64_t sim_audit_hole_end(struct kedge_claims *c, uint64_t start, uint64_t end)
+{
+	uint64_t at = start;
+
+	while (at < end && sim.blocks[at / B].own == 0 && rnd(5))
+		at = kedge_min_u64(end, (at / B + 1) * B);
+	return at;
+}
+
 static bool sim_audit_is_written(struct kedge_claims *c, uint64_t start)
 {
 	return sim.blocks[start / B].is_written;
@@ -266,6 +275,7 @@ static const struct kedge_claims_ops claims_ops = {
 	.drop = sim_drop,
 	.audit_next = sim_audit_next,
 	.audit_read = sim_audit_read,
+	.audit_hole_end = sim_audit_hole_end,
 	.audit_is_written = sim_audit_is_written,
 };
 
@@ -449,6 +459,16 @@ static void verify(struct kcopy_hydrator *h, uint64_t seed)
 	run_to_end(h, &e, seed, "the comparison");
 	if (e.res != 0)
 		fail_msg("seed %llu: comparison: %s", (unsigned long long)seed, e.msg);
+	struct kcopy_status st;
+	uint64_t unwritten_bytes = 0;
+	kcopy_hydrator_status(h, &st);
+	for (i = 0; i < sim.nr_blocks; i++)
+		unwritten_bytes += sim.blocks[i].state == HERE && !sim.blocks[i].is_written ? block_len(i) : 0;
+	if (st.verified_bytes + st.hole_bytes != unwritten_bytes || st.sampled_bytes > st.verified_bytes ||
+	    (st.hole_bytes > 0) > (st.sampled_bytes > 0) || (!sim.can_extents && st.hole_bytes > 0))
+		fail_msg("seed %llu: of %llu bytes %llu were compared, %llu agreed as holes, %llu sampled", (unsigned long long)seed,
+			 (unsigned long long)unwritten_bytes, (unsigned long long)st.verified_bytes, (unsigned long long)st.hole_bytes,
+			 (unsigned long long)st.sampled_bytes);
 	for (i = 0; i < sim.nr_blocks; i++)
 		if (sim.blocks[i].state == HERE && !sim.blocks[i].is_written)
 			break;

@@ -56,6 +56,9 @@ struct kedge_claims_ops {
 	/* Read a range of the place itself into buf, 4 KiB-aligned. fn as above. */
 	void (*audit_read)(struct kedge_claims *c, uint64_t start_bytes, uint64_t nr_bytes, void *buf, kedge_claim_fn fn,
 			   void *arg);
+	/* Up to where, from start_bytes on and at most to end_bytes, the place is known to read as zeroes without being read; start_bytes: it has to be
+	 * read. A multiple of 4 KiB, or end_bytes. May look through much: asked once for a large range. NULL: never known. */
+	uint64_t (*audit_hole_end)(struct kedge_claims *c, uint64_t start_bytes, uint64_t end_bytes);
 	/* Has the workload written this block (any part of it) by now? */
 	bool (*audit_is_written)(struct kedge_claims *c, uint64_t block_start_bytes);
 };

@@ -24,7 +24,8 @@ typedef void (*kedge_disk_fn)(struct kedge_disk_io *io, int res);
 enum kedge_disk_op {
 	KEDGE_DISK_READ,
 	KEDGE_DISK_WRITE,
-	/* the range reads as zeroes afterwards; space stays allocated where the store can do so */
+	/* The range reads as zeroes afterwards. Space stays allocated where the store can do so. What it costs, in time and in
+	 * space, follows what a file holds there, not the range. */
 	KEDGE_DISK_ZERO,
 	KEDGE_DISK_FLUSH,
 };
@@ -53,6 +54,9 @@ struct kedge_disk_ops {
 	void (*submit)(struct kedge_disk *d, struct kedge_disk_io *io);
 	/* Ask for an early end; the callback still comes. May be NULL. */
 	void (*cancel)(struct kedge_disk *d, struct kedge_disk_io *io);
+	/* Up to where, from start_bytes on and at most to end_bytes, it reads as zeroes because nothing was ever written there: known without
+	 * reading, at once. start_bytes: not known. May be NULL: never known. */
+	uint64_t (*hole_end)(struct kedge_disk *d, uint64_t start_bytes, uint64_t end_bytes);
 	void (*close)(struct kedge_disk *d);
 };
 
@@ -67,6 +71,8 @@ static inline void kedge_disk_submit(struct kedge_disk *d, struct kedge_disk_io 
 	d->ops->submit(d, io);
 }
 
+/* In whole blocks of 4 KiB, or to end_bytes. */
+uint64_t kedge_disk_hole_end(struct kedge_disk *d, uint64_t start_bytes, uint64_t end_bytes);
 /* close(NULL) is a no-op; nothing may be in flight. */
 void kedge_disk_close(struct kedge_disk *d);
 

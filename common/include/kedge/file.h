@@ -24,6 +24,10 @@ int kedge_file_sync_dir_of(const char *path, struct kedge_err *err);
 int kedge_mkdir_p(const char *path, mode_t mode, struct kedge_err *err);
 /* Size of a regular file or block device, and the logical block size (512 for files). */
 int kedge_file_geometry(int fd, uint64_t *ret_size_bytes, uint32_t *ret_lbs_bytes, struct kedge_err *err);
+/* Up to where, from start_bytes on and at most to end_bytes, the file reads as zeroes because nothing was ever written there: a hole, or space
+ * that is only reserved. start_bytes where there is data, past the end of the file, for devices, and for file systems that cannot tell. Moves the
+ * descriptor's own offset. One call may look through everything up to the next data: ask for large ranges, not for many. */
+uint64_t kedge_file_hole_end(int fd, uint64_t start_bytes, uint64_t end_bytes);
 /* flock(2), exclusive. One that was killed a moment ago may hold it until the kernel has let go of its last operations: so ask for at most
  * wait_ms. 0, -EWOULDBLOCK, -errno. Blocks. */
 int kedge_lock(int fd, unsigned wait_ms);

@@ -36,6 +36,16 @@ int kcopy_initiator_iqn(const char *given, char ret_iqn[KEDGE_IQN_MAX + 1], stru
  * source. */
 const char *kcopy_source_serial(const struct kedge_source *s);
 
+/* What a comparison does where the source has holes (decision 0013). */
+enum kcopy_holes {
+	KCOPY_HOLES_BY_STATUS, /* the source says anew that they are holes, the destination reads as zeroes, samples of them are read */
+	KCOPY_HOLES_READ,      /* they are read on both sides like everything else */
+};
+/* "status", "read" */
+const char *kcopy_holes_name(enum kcopy_holes h);
+/* False: not one of them. */
+bool kcopy_holes_parse(const char *text, enum kcopy_holes *ret_holes);
+
 struct kcopy_hydrator;
 
 struct kcopy_hydrator_opts {
@@ -43,6 +53,8 @@ struct kcopy_hydrator_opts {
 	uint32_t copy_bytes;      /* one copy, 1 to 4 MiB; 0: the default */
 	uint32_t nr_inflight;     /* copies in flight; 0: the default */
 	bool is_verify;           /* compare instead of copy: see kcopy_verify_start */
+	enum kcopy_holes holes;   /* when comparing */
+	uint64_t sample_seed;     /* where samples are taken; 0: a new one for each comparison */
 	/* How many I/Os of a workload there have been since ever; while they go on, copies are few and small, so that none of them waits
 	 * long for the thread that they share. May be NULL: nobody else is there. */
 	uint64_t (*foreground_fn)(void *arg);
@@ -64,7 +76,11 @@ struct kcopy_status {
 	uint64_t bad_bytes;
 	uint64_t rate_bps_2min;  /* moving average */
 	uint64_t rate_limit_bps;
-	uint64_t verified_bytes, mismatch_bytes; /* verification */
+	/* Verification: read on both sides and the same; differ; holes by what the source says, not read there. Samples of holes count as
+	 * verified. */
+	uint64_t verified_bytes, mismatch_bytes, hole_bytes, sampled_bytes;
+	enum kcopy_holes holes;
+	uint64_t sample_seed;
 	struct kedge_err last_err;
 };
 
@@ -76,8 +92,8 @@ int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct
 /* While the source is away the claims in hand are given back (dropped with 0), so that no write of a workload waits for it; they
  * are taken again when it is up. Takes claims->wake_fn for the length of the run. */
 void kcopy_hydrator_start(struct kcopy_hydrator *h, kcopy_done_fn fn, void *arg);
-/* The final comparison: every block that audit_next offers is read on both sides. Differences that the workload did not make:
- * KEDGE_E_VERIFY, first offset in the message. Only when no hydration runs. */
+/* The final comparison: every block that audit_next offers is read on both sides, but for holes, see enum kcopy_holes. Differences that the
+ * workload did not make: KEDGE_E_VERIFY, first offset in the message. Only when no hydration runs. */
 void kcopy_verify_start(struct kcopy_hydrator *h, kcopy_done_fn fn, void *arg);
 void kcopy_hydrator_pause(struct kcopy_hydrator *h);
 void kcopy_hydrator_resume(struct kcopy_hydrator *h);

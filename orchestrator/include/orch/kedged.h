@@ -35,6 +35,7 @@ struct kedged_config {
 	char volume_dir[KEDGED_PATH_MAX];       /* volume_dir = STATE_DIR/volumes */
 	char portal_address[KEDGED_ADDR_MAX];   /* portal_address = the address of listen */
 	char bin_dir[KEDGED_PATH_MAX];          /* bin_dir = where kedged itself is: ktarget, kclone */
+	bool is_verify_holes_read;              /* verify_holes = status | read */
 	/* [coordinator] */
 	uint64_t hold_ms;                       /* hold = 0s: how long a source copy is kept after the move */
 	bool is_release_delete;                 /* release = delete | keep */

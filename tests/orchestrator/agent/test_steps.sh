@@ -93,7 +93,7 @@ grep -q "^1 $device$" "$T/b/state/work/w-v1/starts" || die "epoch or device: $(c
 [ "$(workload_pid b w-v1)" = "$pid" ]
 is_hydrated v1 "$U" "$M" 1
 step_done b v1 "$U" "$M" 1 FINISH
-jq -e --argjson s $SIZE '.result | .mismatch_bytes == 0 and .size_bytes == $s and .verified_bytes + .written_bytes >= $s and .written_bytes >= 4096' <<<"$STEP_BODY" >/dev/null ||
+jq -e --argjson s $SIZE '.result | .mismatch_bytes == 0 and .size_bytes == $s and .verified_bytes + .hole_bytes + .written_bytes >= $s and .sampled_bytes <= .verified_bytes and .written_bytes >= 4096' <<<"$STEP_BODY" >/dev/null ||
 	die "FINISH: $STEP_BODY"
 [ "$(volume_field b v1 state)" = local ]
 kill -0 "$pid" || die "the workload did not live through FINISH"

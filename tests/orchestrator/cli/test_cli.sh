@@ -365,13 +365,15 @@ out_has "b has no room"
 out_has "next: kedge host list"
 run 3 receipt d1
 (umask 077 && printf '0123456789abcdef0123456789abcdef\n' >"$dir/secret")
-bare='{"downtime_ms":812,"migration":"m1","mismatch_bytes":0,"source":{"policy":"delete","released":true},"v":1,"verified_bytes":4096}'
+bare='{"downtime_ms":812,"hole_bytes":1048576,"migration":"m1","mismatch_bytes":0,"sample_seed":77,"sampled_bytes":1024,"source":{"policy":"delete","released":true},"v":1,"verified_bytes":4096}'
 mac=$(printf '%s' "$bare" | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef | awk '{ print $NF }')
 answer GET_v1_receipts_m1 200 "${bare%\}},\"mac\":\"$mac\"}"
 run 0 receipt m1 --verify "$dir/secret"
 err_has "verifies"
 run 0 receipt d1
 out_has "receipt    m1"
+out_has "verified   4.00 KiB byte by byte"
+out_has "holes      1.00 MiB by what the source says, not read there; 1.00 KiB of the above are samples of holes, seed 77"
 answer GET_v1_receipts_m1 200 "${bare/4096\}/8192,\"mac\":\"$mac\"\}}"
 run 9 receipt m1 --verify "$dir/secret"
 err_has "does not verify"

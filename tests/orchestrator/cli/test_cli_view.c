@@ -166,7 +166,8 @@ static void test_view_tells_how_far_the_comparison_is(void **state)
 
 	(void)state;
 	json_object_set_new(m, "written_bytes", json_integer(200));
-	json_object_set_new(m, "verified_bytes", json_integer(200));
+	json_object_set_new(m, "verified_bytes", json_integer(150));
+	json_object_set_new(m, "hole_bytes", json_integer(50));
 	view_migration_line(&memory, m, 0, false, line, sizeof line);
 	assert_non_null(strstr(line, "  25% compared"));
 	assert_false(view_progress_due(&memory, m, 1000, line, sizeof line));

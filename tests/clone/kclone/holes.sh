@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A clone of a terabyte that holds some MiB: hydrated and compared at the cost of these, said as it was, also by a later worker; and holes that are
+# read when that is asked for. usage: holes.sh KCLONE KTARGET
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+need jq qemu-io cmp
+kclone=$1 ktarget=$2 bytes=$((1 << 40)) mib=$((1 << 20))
+shm=$work/shm # ext4 has no files that large everywhere
+mkdir "$shm"
+mount -t tmpfs -o size=512m none "$shm"
+truncate -s "$bytes" "$shm/source" "$shm/dest"
+for at in 0 1000 500000; do head -c $((4 * mib)) /dev/urandom | dd of="$shm/source" bs=1M seek=$at conv=notrunc status=none; done
+start_ktarget "$ktarget" "$shm/source"
+"$kclone" create --source "$target_url" --dest "$shm/dest" --meta "$work/meta"
+serve
+is_passed() { is_field .verify.state passed; }
+is_here() { [ "$(field .durable_bytes)" = "$bytes" ]; }
+wait_for 60 "every block is here" is_here
+qemu-io -f raw -c "write -P 7 $((600000 * mib)) 1M" -c flush "nbd+unix:///?socket=$work/nbd" >/dev/null
+before=$(field .source.read_bytes)
+ask verify
+wait_for 60 "compared" is_passed
+compared=$(field .verify.verified_bytes) holes=$(field .verify.hole_bytes) sampled=$(field .verify.sampled_bytes)
+[ $((compared + holes + mib)) = "$bytes" ] || die "$compared compared and $holes agreed, 1 MiB written, of $bytes"
+[ "$compared" = $((12 * mib + sampled)) ] && [ "$sampled" -ge $((256 * 65536)) ] || die "$compared compared, $sampled of them samples"
+[ $(($(field .source.read_bytes) - before)) = "$compared" ] || die "$(($(field .source.read_bytes) - before)) bytes were read, $compared are said to be"
+[ "$(field .verify.holes)" = status ] || die "$(field .verify)"
+
+echo "# a later worker knows what was compared"
+ask finish
+compared_before=$(field '.verify | del(.error)')
+stop_serve
+serve
+[ "$(field '.verify | del(.error)')" = "$compared_before" ] || die "$(field .verify) is not $compared_before"
+"$kclone" status --meta "$work/meta" | grep -q "^verify     passed, .* compared byte by byte" || die "status says: $("$kclone" status --meta "$work/meta")"
+stop_serve
+rm "$shm"/* "$work"/meta*
+
+echo "# holes that are to be read are, also after a comparison that did not"
+truncate -s $((64 * mib)) "$shm/source" "$shm/dest"
+"$kclone" create --source "$shm/source" --dest "$shm/dest" --meta "$work/meta"
+serve
+is_here() { [ "$(field .durable_bytes)" = $((64 * mib)) ]; }
+wait_for 60 "every block is here" is_here
+ask verify
+wait_for 60 "compared" is_passed
+[ "$(field .verify.hole_bytes)" = $((64 * mib - 65536)) ] || die "$(field .verify)"
+must_fail 2 "cannot understand the value" "$kclone" verify --control "$work/control" --verify-holes perhaps
+"$kclone" verify --control "$work/control" --verify-holes read
+is_read() { is_passed && is_field .verify.holes read; }
+wait_for 60 "read" is_read
+[ "$(field .verify.verified_bytes)" = $((64 * mib)) ] && [ "$(field .verify.hole_bytes)" = 0 ] || die "$(field .verify)"
+stop_serve
+echo "ok: $compared bytes compared, $holes agreed as holes, $sampled sampled"
