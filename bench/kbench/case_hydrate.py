@@ -12,6 +12,7 @@ from .targets import Ktarget, Nbdkit, PortPrinter, Tgtd
 
 FLOORS = ("floor", "floor-holes", "floor-splice")
 MAP_CELLS, MAP_SECONDS = 1024, 3
+QEMU_CONVERT = ["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw"]
 
 
 class Copier:
@@ -67,9 +68,8 @@ def make_rigs(bench, copier, servers):
     if bench.has_peers:
         nbdkit, tgtd = servers.setdefault("nbdkit", Nbdkit(bench, source)), servers.setdefault("tgtd", Tgtd(bench, source))
         rigs["nbdcopy"] = copier.tool("nbdcopy", nbdkit, ["nbdcopy", "--connections=4", "--requests=64", nbdkit.url, dest])
-        convert = ["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw"]
-        rigs["qemu-img"] = copier.tool("qemu-img", tgtd, [*convert, tgtd.url, dest])
-        rigs["qemu-img-W-m16"] = copier.tool("qemu-img-W", tgtd, [*convert, "-W", "-m", "16", tgtd.url, dest])
+        rigs["qemu-img"] = copier.tool("qemu-img", tgtd, [*QEMU_CONVERT, tgtd.url, dest])
+        rigs["qemu-img-W-m16"] = copier.tool("qemu-img-W", tgtd, [*QEMU_CONVERT, "-W", "-m", "16", tgtd.url, dest])
     for name, how in zip(FLOORS, ("all", "holes", "splice")):
         argv = [bench.tool("floor"), "fetch", floor.port, dest, how]
         rigs[name] = copier.tool(name, floor, argv, allocated=how == "all")

@@ -27,6 +27,22 @@ def check_readthrough(case):
             positive([r["iops"] for r in case["runs"][depth].get(rig, [])], f"readthrough: {rig} at {depth}")
 
 
+def check_links(case):
+    if len(case["links"]) < 3:
+        sys.exit(f"FAILED: links: {list(case['links'])}")
+    for name, of in case["links"].items():
+        for rig in ("kcopy", "bare"):
+            runs = of["runs"].get(rig, [])
+            for key in ("mib_s", "carried_bytes", "of_capacity", "busy_percent"):
+                positive([r[key] for r in runs], f"links: {name}: {rig}: {key}")
+        # a line that carries more than its rate is none; what waits in the queue at the end was counted already
+        if any(r["busy_percent"] > 200 for rig in of["runs"].values() for r in rig):
+            sys.exit(f"FAILED: links: {name}: {of['runs']}")
+        # of few packets none may be lost; that the right ones are is test_link.py's
+        if of["packets"]["a"]["lost"] and not of["spec"]["loss_percent"]:
+            sys.exit(f"FAILED: links: {name}: lost packets: {of['packets']}")
+
+
 def check_foreground(case):
     # of so small a volume the busy time may hold no read at all
     for key in ("nr", "p50_us", "p99_us"):
@@ -62,7 +78,7 @@ def check_many(case):
             positive([r[key] for r in case["runs"][name]], f"many: {name}: {key}")
 
 
-CHECKS = {"hydrate": check_hydrate, "readthrough": check_readthrough, "foreground": check_foreground,
+CHECKS = {"hydrate": check_hydrate, "links": check_links, "readthrough": check_readthrough, "foreground": check_foreground,
           "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many}
 
 

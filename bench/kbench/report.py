@@ -73,6 +73,17 @@ def hydrate_section(case):
     return "".join(out)
 
 
+def links_section(case):
+    out = ["<h2>Hydration over a link</h2>", note("Data over what TCP can carry on the link at most, which is 1; holes are not counted. \"Link busy\" counts "
+                                                 "every byte that was sent, headers and what was lost included.")]
+    for name, of in case["links"].items():
+        out += [f"<h2>{html.escape(name)}</h2>", svg.bars([(n, s["median"], s["min"], s["max"]) for n, s in of["of_capacity"].items()], "of capacity"),
+                table([(n, f"{stats.median([r['mib_s'] for r in runs]):.1f}", f"{stats.median([r['busy_percent'] for r in runs]):.0f}",
+                        f"{stats.median([r['carried_bytes'] for r in runs]) / (1 << 20):.1f}") for n, runs in of["runs"].items()],
+                      ("", "MiB/s of volume", "link busy, %", "sent, MiB"))]
+    return "".join(out)
+
+
 def readthrough_section(case):
     out = []
     for depth, by_rig in case["runs"].items():
@@ -116,7 +127,7 @@ def after_section(case):
     return "".join(out)
 
 
-SECTIONS = {"hydrate": hydrate_section, "readthrough": readthrough_section, "foreground": foreground_section, "downtime": downtime_section,
+SECTIONS = {"hydrate": hydrate_section, "links": links_section, "readthrough": readthrough_section, "foreground": foreground_section, "downtime": downtime_section,
             "sparse": lambda c: bars_section("1 GiB of data, full and in 1 TiB", c, "wall_s", "seconds"), "after": after_section,
             "many": lambda c: bars_section("Volumes at once", c, "mib_s", "MiB/s, all together")}
 
