@@ -101,6 +101,8 @@ def main(path, report):
     for name, check in CHECKS.items():
         if "error" in ret["cases"].get(name, {"error": "is not there"}):
             sys.exit(f"FAILED: case {name}: {ret['cases'].get(name)}")
+        if "meaningless" not in ret["cases"][name] or ret["cases"][name]["disturbed"]["others_percent"] < 0:
+            sys.exit(f"FAILED: case {name}: was the machine ours?")
         check(ret["cases"][name])
         if not any(g["case"] == name for g in ret["goals"]):
             sys.exit(f"FAILED: no goal of case {name}")

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.dont_write_bytecode = True
 
-from kbench import goals, stats  # noqa: E402
-from kbench.procs import BenchError, CpuWindow, Procs  # noqa: E402
+from kbench import disturb, goals, rounds, stats  # noqa: E402
+from kbench.procs import BenchError, CpuWindow, Procs, wait_until  # noqa: E402
 
 # Waits for a line; then works in a thread that ends, in a child that lives on, and itself; says what each took by its own clock.
 WORKER = """
@@ -101,6 +102,87 @@ class Stats(unittest.TestCase):
         got = stats.ratio([1.0, 2.0, 3.0, 2.0, 1.0], [2.0, 1.0, 1.0, 3.0, 2.0])
         self.assertLess(got["low"], got["ratio"])
         self.assertGreater(got["high"], got["ratio"])
+
+
+    def test_the_doubt_of_both_is_in_a_difference(self):
+        sure, unsure = stats.above([50.0] * 5, [10.0] * 5), stats.above([50.0] * 5, [5.0, 10.0, 10.0, 10.0, 30.0])
+        self.assertEqual((sure["ratio"], sure["low"], sure["high"]), (40, 40, 40))
+        self.assertEqual((unsure["ratio"], unsure["low"]), (40, 20))
+
+
+class Turns(unittest.TestCase):
+    def test_each_has_one_turn_a_round_and_is_in_the_middle_on_average(self):
+        names = list("ABCDEFGHI")
+        orders = [rounds.turns(names, at) for at in range(6)]
+        for order in orders:
+            self.assertEqual(sorted(order), names)
+        for name in names:
+            self.assertEqual(sum(order.index(name) for order in orders), 6 * 4)
+
+    def test_nobody_always_follows_the_same(self):
+        orders = [rounds.turns(list("ABCDE"), at) for at in range(6)]
+        for name in "ABCDE":
+            self.assertGreater(len({o[o.index(name) - 1] for o in orders if o.index(name)}), 1)
+
+
+class Disturbed(unittest.TestCase):
+    BURN = "import time\nprint('ready', flush=True)\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\nimport sys; sys.stdin.read()"
+
+    def why(self, others, stolen=0.0, build="Release"):
+        return disturb.why_meaningless({"others_percent": others, "stolen_percent": stolen}, build)
+
+    def test_reasons(self):
+        self.assertIsNone(self.why(9))
+        self.assertIn("others took 11 %", self.why(11))
+        self.assertIn("hypervisor", self.why(0, 2))
+        self.assertIn("Debug", self.why(0, 0, "Debug"))
+        self.assertIn("meaningless: others", goals.judge("case", ("text", "<=", 1, {"ratio": 0.5, "low": 0.4, "high": 0.6, "n": 5}), self.why(50))["verdict"])
+
+    def burn(self):
+        p = subprocess.Popen([sys.executable, "-c", self.BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.kill)
+        self.assertEqual([p.stdout.readline(), p.stdout.readline()], [b"ready\n", b"done\n"])
+        return p
+
+    def test_what_we_started_is_ours_alive_and_ended(self):
+        before = disturb.own_cpu_s()
+        p = self.burn()
+        alive = disturb.own_cpu_s() - before
+        p.stdin.close()
+        p.wait()
+        ended = disturb.own_cpu_s() - before
+        for got in (alive, ended):
+            self.assertGreaterEqual(got, 0.49)
+            self.assertLess(got, 2)
+
+    def test_a_grandchild_that_ended_is_ours(self):
+        before = disturb.own_cpu_s()
+        shell = f'{sys.executable} -c "import time\nwhile time.process_time() < 0.5: pass"; echo done; read line'
+        p = subprocess.Popen(["bash", "-c", shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(p.stdout.close)
+        self.assertEqual(p.stdout.readline(), b"done\n")
+        self.assertGreaterEqual(disturb.own_cpu_s() - before, 0.47)
+        p.communicate(b"\n")
+        self.assertGreaterEqual(disturb.own_cpu_s() - before, 0.47)
+
+    @staticmethod
+    def is_running(pid):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+                return f.read().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def test_what_others_take_is_seen(self):
+        # by a process that is not below us: its parent ends at once
+        code = (f"import os, subprocess, sys\np = subprocess.Popen([sys.executable, '-c', 'import time\\nwhile time.process_time() < 1: pass'], "
+                "stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)\nprint(p.pid); os._exit(0)")
+        watch = disturb.Disturbance()
+        pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        wait_until(60, "the other has ended", lambda: not self.is_running(pid))
+        got, seconds = watch.end(), time.monotonic() - watch.begin
+        self.assertGreater(got["others_percent"] / 100 * seconds * watch.nr_cores, 0.7)
 
 
 class Goals(unittest.TestCase):
