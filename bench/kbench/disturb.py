@@ -60,7 +60,7 @@ class Disturbance:
         kernel = sum(s - self.kernel.get(who, 0.0) for who, s in kernel_cpu_s().items())
         busy, stolen = (after - before for after, before in zip(machine_cpu_s(), self.machine))
         all_s = wall * self.nr_cores
-        return {"others_percent": max(0.0, 100 * (busy - own - kernel) / all_s), "stolen_percent": 100 * stolen / all_s}
+        return {"others_percent": min(100.0, max(0.0, 100 * (busy - own - kernel) / all_s)), "stolen_percent": 100 * stolen / all_s}
 
 
 def why_meaningless(disturbed, build_type):

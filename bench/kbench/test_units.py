@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Purpose. What the figures rest on: processor time of threads, children and ended threads; percentiles; intervals; verdicts."""
+import copy
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.dont_write_bytecode = True
 
-from kbench import disturb, goals, rounds, stats  # noqa: E402
+from kbench import disturb, goals, rounds, stats, table  # noqa: E402
 from kbench.procs import BenchError, CpuWindow, Procs, wait_until  # noqa: E402
 
 # Waits for a line; then works in a thread that ends, in a child that lives on, and itself; says what each took by its own clock.
@@ -197,6 +198,54 @@ class Goals(unittest.TestCase):
         self.assertEqual(self.verdict("<=", 0.7, 0.6, 0.5, 0.65), "reached")
         self.assertIn("by 3 of the 5", self.verdict("<=", 0.7, 0.6, 0.5, 0.65, 3))
         self.assertEqual(goals.judge("case", ("text", "<=", 1, None))["verdict"], "not measured")
+
+
+class Table(unittest.TestCase):
+    FACTS = {"cpu": "x", "cores": 2, "memory_bytes": 1 << 34, "kernel": "6", "build_type": "Release", "commit": "abc", "is_dirty": False,
+             "is_virtual": True, "congestion_control": "cubic", "peers": {"nbdkit": "nbdkit 1.32", "tgt": "1:1.0"}}
+
+    def one(self, began, ratio, others=0.0, low=None, high=None, n=5):
+        why = disturb.why_meaningless({"others_percent": others, "stolen_percent": 0}, "Release")
+        got = {"ratio": ratio, "low": low or ratio, "high": high or ratio, "n": n}
+        return {"v": 1, "began": began, "facts": copy.deepcopy(self.FACTS), "options": {"rounds": 5, "json": began, "size": None},
+                "cases": {"case": {"disturbed": {"others_percent": others}}},
+                "goals": [goals.judge("case", ("more", ">=", 1.3, got), why), goals.judge("case", ("never", "<=", 1, None), why)]}
+
+    def rows(self, *results):
+        return {row[0]: row[2:] for row in table.rows(results)}
+
+    def test_least_middle_and_most(self):
+        got = self.rows(self.one("a", 1.5), self.one("b", 1.4), self.one("c", 1.7))
+        self.assertEqual(got["more"], ("1.4", "1.5", "1.7", "reached"))
+        self.assertEqual(got["never"], ("", "", "", "not measured"))
+
+    def test_runs_that_do_not_agree_are_counted(self):
+        got = self.rows(self.one("a", 1.5), self.one("b", 1.2), self.one("c", 1.31, low=1.2, high=1.4))
+        self.assertEqual(got["more"][3], "reached in 2 of 3, 1 of 3 undecided")
+        self.assertEqual(self.rows(*(self.one(b, 1.1) for b in "abc"))["more"][3], "not reached")
+
+    def test_a_disturbed_run_does_not_count(self):
+        got = self.rows(self.one("a", 1.5), self.one("b", 9.9, others=40), self.one("c", 1.6))
+        self.assertEqual(got["more"], ("1.5", "1.55", "1.6", "reached; 1 of 3 runs do not count; by 2 of the 3 runs it takes"))
+        self.assertEqual(self.rows(self.one("a", 9.9, others=40))["more"], ("", "", "", "meaningless in all 1 runs"))
+
+    def refused(self, key, *results):
+        with self.assertRaisesRegex(table.NotComparable, key):
+            table.markdown(results)
+
+    def test_what_does_not_belong_together_is_refused(self):
+        a, b = self.one("a", 1.5), self.one("b", 1.5)
+        self.assertIn("| more | >= 1.3 | 1.5 | 1.5 | 1.5 |", table.markdown([a, b]))
+        self.refused("same run", a, copy.deepcopy(a))
+        for key, other in (("commit", "def"), ("is_dirty", True), ("cores", 4), ("peers", {})):
+            c = copy.deepcopy(b)
+            c["facts"][key] = other
+            self.refused(key, a, c)
+        c = copy.deepcopy(b)
+        c["options"]["size"] = 1
+        self.refused("size", a, c)
+        del c["began"]
+        self.refused("not written", a, c)
 
 
 if __name__ == "__main__":
