@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -119,6 +120,14 @@ class Turns(unittest.TestCase):
             self.assertEqual(sorted(order), names)
         for name in names:
             self.assertEqual(sum(order.index(name) for order in orders), 6 * 4)
+
+    def test_a_seldom_one_takes_part_in_the_first_rounds(self):
+        bench = types.SimpleNamespace(say=lambda text: None)
+        calls = []
+        rigs = {name: lambda name=name: calls.append(name) or {} for name in "AB"}
+        runs = rounds.take_turns(bench, rigs, 5, seldom=("B",))
+        self.assertEqual((len(runs["A"]), len(runs["B"])), (5, rounds.SELDOM_ROUNDS))
+        self.assertEqual((calls.count("A"), calls.count("B")), (6, rounds.SELDOM_ROUNDS)) # and does not warm up
 
     def test_nobody_always_follows_the_same(self):
         orders = [rounds.turns(list("ABCDE"), at) for at in range(6)]
