@@ -82,12 +82,37 @@ CHECKS = {"hydrate": check_hydrate, "links": check_links, "readthrough": check_r
           "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many}
 
 
+def text_boxes(chart):
+    """[(left, right, top, bottom, text)...] of an SVG, by the width that letters have about; what stands upright is left out."""
+    for t in chart.iter("text"):
+        if t.get("transform") or not t.text:
+            continue
+        x, y, width = float(t.get("x")), float(t.get("y")), 5.8 * len(t.text)
+        left = x - {"start": 0, "middle": width / 2, "end": width}[t.get("text-anchor")]
+        yield left, left + width, y - 9, y + 2, t.text
+
+
+def check_chart(chart):
+    """Each text is inside, and none stands on another."""
+    _, _, width, height = (float(w) for w in chart.get("viewBox").split())
+    boxes = list(text_boxes(chart))
+    for i, a in enumerate(boxes):
+        if a[0] < -1 or a[1] > width + 1 or a[2] < -1 or a[3] > height + 1:
+            sys.exit(f"FAILED: the report: {chart.get('aria-label')}: {a} is not inside {width} x {height}")
+        for b in boxes[:i]:
+            if a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]:
+                sys.exit(f"FAILED: the report: {chart.get('aria-label')}: {a[4]} stands on {b[4]}")
+
+
 def check_report(path):
     """It is well-formed, holds each kind of chart, and asks for nothing from elsewhere."""
     with open(path, encoding="utf-8") as f:
         text = f.read()
     root = xml.etree.ElementTree.fromstring(text.partition("<html")[1] + text.partition("<html")[2].replace('<meta charset="utf-8">', ""))
-    nr = len(root.findall(".//svg"))
+    charts = root.findall(".//svg")
+    for chart in charts:
+        check_chart(chart)
+    nr = len(charts)
     if nr < 12 or "http" in text or "<script" in text:
         sys.exit(f"FAILED: the report: {nr} charts")
 
