@@ -43,8 +43,13 @@ move_one() { # NAME SIZE ROUND
 }
 
 # Two hosts of their own for each move: what the last one left to do does not run beside the next.
+# Every second round backwards: none always comes after the same other.
 for ((round = 0; round < ROUNDS; round++)); do
+	sizes=()
 	for size; do
+		if ((round % 2)); then sizes=("$size" "${sizes[@]}"); else sizes+=("$size"); fi
+	done
+	for size in "${sizes[@]}"; do
 		cluster_init
 		cluster_start
 		move_one bench "$size" "$round"

@@ -3,7 +3,7 @@
  * Purpose. What moving a file over one TCP connection costs when nothing is in between: a server that only calls sendfile, a client
  * that only receives and writes. Not a protocol for anybody's data: no checks, no retries.
  *
- * Owns. A listening socket on loopback, one connection at a time.
+ * Owns. A listening socket, one connection at a time.
  *
  * Locks. None: one thread at each end.
  *
@@ -61,9 +61,9 @@ static void answer(int sock, int fd, char what)
 	wire_send(sock, &last, sizeof last, 0);
 }
 
-static int serve(const char *path)
+static int serve(const char *path, const char *address)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC), listener = wire_listen();
+	int fd = open(path, O_RDONLY | O_CLOEXEC), listener = wire_listen(address);
 	char what;
 
 	if (fd < 0)
@@ -117,9 +117,9 @@ static void take_by_splice(int sock, int fd, int pipes[2], struct range r)
 	}
 }
 
-static int fetch(uint16_t port, const char *path, const char *how)
+static int fetch(const char *address, uint16_t port, const char *path, const char *how)
 {
-	int sock = wire_connect(port), fd = open(path, O_WRONLY | O_CLOEXEC), pipes[2];
+	int sock = wire_connect(address, port), fd = open(path, O_WRONLY | O_CLOEXEC), pipes[2];
 	char what = strcmp(how, "all") == 0 ? 'a' : 'h';
 	struct range r;
 
@@ -142,12 +142,12 @@ static int fetch(uint16_t port, const char *path, const char *how)
 
 int main(int argc, char **argv)
 {
-	if (argc == 3 && strcmp(argv[1], "serve") == 0)
-		return serve(argv[2]);
-	if (argc == 5 && strcmp(argv[1], "fetch") == 0)
-		return fetch((uint16_t)atoi(argv[2]), argv[3], argv[4]);
-	fputs("usage: bench_floor serve FILE (prints its port)\n"
-	      "       bench_floor fetch PORT FILE all|holes|splice (the last two skip holes)\n",
+	if ((argc == 3 || argc == 4) && strcmp(argv[1], "serve") == 0)
+		return serve(argv[2], argc == 4 ? argv[3] : WIRE_LOOPBACK);
+	if ((argc == 5 || argc == 6) && strcmp(argv[1], "fetch") == 0)
+		return fetch(argc == 6 ? argv[5] : WIRE_LOOPBACK, (uint16_t)atoi(argv[2]), argv[3], argv[4]);
+	fputs("usage: bench_floor serve FILE [ADDRESS] (prints its port)\n"
+	      "       bench_floor fetch PORT FILE all|holes|splice [ADDRESS] (the last two skip holes)\n",
 	      stderr);
 	return 2;
 }

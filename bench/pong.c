@@ -17,7 +17,7 @@ enum { REQUEST_BYTES = 48, REPLY_BYTES = 4096 };
 int main(void)
 {
 	static char requests[256 * REQUEST_BYTES], reply[REPLY_BYTES];
-	int listener = wire_listen();
+	int listener = wire_listen(WIRE_LOOPBACK);
 
 	memset(reply, 0x5a, sizeof reply);
 	for (;;) {

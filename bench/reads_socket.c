@@ -189,7 +189,7 @@ void read_socket(const struct options *o, struct samples *ret)
 	if (c->is_nbd && strncmp(o->where, "unix:", 5) == 0)
 		c->sock = connect_unix(o->where + 5);
 	else
-		c->sock = wire_connect((uint16_t)strtoul(o->where + (c->is_nbd ? strlen("tcp:") : 0), NULL, 10));
+		c->sock = wire_connect(WIRE_LOOPBACK, (uint16_t)strtoul(o->where + (c->is_nbd ? strlen("tcp:") : 0), NULL, 10));
 	if (c->is_nbd)
 		nbd_shake_hands(c->sock);
 	if (o->rate)

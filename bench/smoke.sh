@@ -15,3 +15,19 @@ trap 'exit 1' INT TERM
 	exit 1
 }
 python3 "$here/kbench/check_json.py" "$work/out.json" "$work/report.html"
+
+# what was recorded, as if it were two more runs, makes a table with each goal; the same run twice makes none
+for n in 2 3; do
+	jq --arg n "$n" '.began += $n' "$work/out.json" >"$work/out$n.json"
+done
+"$here/table" "$work/out.json" "$work/out2.json" "$work/out3.json" >"$work/table.md"
+jq -r '.goals[].goal' "$work/out.json" | while read -r goal; do
+	grep -qF "| $goal | " "$work/table.md" || {
+		echo "FAILED: the table has no row of: $goal"
+		exit 1
+	}
+done
+if "$here/table" "$work/out.json" "$work/out.json" >"$work/none.md" 2>&1; then
+	echo "FAILED: one run, given twice, made a table"
+	exit 1
+fi

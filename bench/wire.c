@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Purpose. Sockets on loopback for the floor and the ping-pong.
+ * Purpose. Sockets for the floor and the ping-pong.
  *
  * Owns. Nothing; what it opens is the caller's.
  *
@@ -21,9 +21,20 @@ void wire_fail(const char *what)
 	exit(1);
 }
 
-int wire_listen(void)
+static struct sockaddr_in parse_address(const char *address, uint16_t port)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port) };
+
+	if (inet_pton(AF_INET, address, &at.sin_addr) != 1) {
+		fprintf(stderr, "%s is no IPv4 address\n", address);
+		exit(2);
+	}
+	return at;
+}
+
+int wire_listen(const char *address)
+{
+	struct sockaddr_in at = parse_address(address, 0);
 	socklen_t len = sizeof at;
 	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -35,9 +46,9 @@ int wire_listen(void)
 	return sock;
 }
 
-int wire_connect(uint16_t port)
+int wire_connect(const char *address, uint16_t port)
 {
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in to = parse_address(address, port);
 	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (sock < 0 || connect(sock, (struct sockaddr *)&to, sizeof to) < 0)

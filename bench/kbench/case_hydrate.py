@@ -12,6 +12,7 @@ from .targets import Ktarget, Nbdkit, PortPrinter, Tgtd
 
 FLOORS = ("floor", "floor-holes", "floor-splice")
 MAP_CELLS, MAP_SECONDS = 1024, 3
+QEMU_CONVERT = ["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw"]
 
 
 class Copier:
@@ -20,6 +21,7 @@ class Copier:
     def __init__(self, bench, source, dest, size_bytes):
         self.bench, self.source, self.dest, self.size_bytes = bench, source, dest, size_bytes
         self.curves = {}
+        bench.reset_dest(source, dest) # a clone is made on what is there, whoever comes first
 
     def measured(self, server, copy, allocated=False):
         """copy() -> (wall_s, client_cpu_s)"""
@@ -67,9 +69,8 @@ def make_rigs(bench, copier, servers):
     if bench.has_peers:
         nbdkit, tgtd = servers.setdefault("nbdkit", Nbdkit(bench, source)), servers.setdefault("tgtd", Tgtd(bench, source))
         rigs["nbdcopy"] = copier.tool("nbdcopy", nbdkit, ["nbdcopy", "--connections=4", "--requests=64", nbdkit.url, dest])
-        convert = ["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw"]
-        rigs["qemu-img"] = copier.tool("qemu-img", tgtd, [*convert, tgtd.url, dest])
-        rigs["qemu-img-W-m16"] = copier.tool("qemu-img-W", tgtd, [*convert, "-W", "-m", "16", tgtd.url, dest])
+        rigs["qemu-img"] = copier.tool("qemu-img", tgtd, [*QEMU_CONVERT, tgtd.url, dest])
+        rigs["qemu-img-W-m16"] = copier.tool("qemu-img-W", tgtd, [*QEMU_CONVERT, "-W", "-m", "16", tgtd.url, dest])
     for name, how in zip(FLOORS, ("all", "holes", "splice")):
         argv = [bench.tool("floor"), "fetch", floor.port, dest, how]
         rigs[name] = copier.tool(name, floor, argv, allocated=how == "all")
@@ -112,6 +113,7 @@ def run(bench):
         bench.remove(source, dest)
     rounds.copy_table(bench, runs)
     best_floor = max(FLOORS, key=lambda f: stats.median(rounds.rates(runs[f])))
+    bench.say(f"   the best floor: {best_floor}")
     ret = {"size_bytes": size, "runs": runs, "best_floor": best_floor, "rate": {n: stats.summary(rounds.rates(r)) for n, r in runs.items()},
            "cpu_s_gib": {n: stats.summary(rounds.rates(r, "cpu_s_gib")) for n, r in runs.items()}, "curves": copier.curves, "map": order,
            "ratios": {"rate/" + base: rounds.compare_all(runs, base, "mib_s") for base in (best_floor, "nbdcopy", "qemu-img",
@@ -127,4 +129,4 @@ def goals(result):
         yield f"hydrate: {ours} over nbdcopy, rate", ">=", 1.3, rate["rate/nbdcopy"].get(ours)
         yield f"hydrate: {ours} over qemu-img -W -m 16, rate", ">=", 3.0, rate["rate/qemu-img-W-m16"].get(ours)
         yield f"hydrate: {ours} over nbdcopy, CPU s/GiB", "<=", 0.7, cpu["cpu/nbdcopy"].get(ours)
-        yield f"hydrate: {ours} over {result['best_floor']} (the best floor), rate", ">=", 0.8, rate["rate/" + result["best_floor"]].get(ours)
+        yield f"hydrate: {ours} over the best floor, rate", ">=", 0.8, rate["rate/" + result["best_floor"]].get(ours)

@@ -27,6 +27,22 @@ def check_readthrough(case):
             positive([r["iops"] for r in case["runs"][depth].get(rig, [])], f"readthrough: {rig} at {depth}")
 
 
+def check_links(case):
+    if len(case["links"]) < 3:
+        sys.exit(f"FAILED: links: {list(case['links'])}")
+    for name, of in case["links"].items():
+        for rig in ("kcopy", "bare"):
+            runs = of["runs"].get(rig, [])
+            for key in ("mib_s", "carried_bytes", "of_capacity", "busy_percent"):
+                positive([r[key] for r in runs], f"links: {name}: {rig}: {key}")
+        # a line that carries more than its rate is none; what waits in the queue at the end was counted already
+        if any(r["busy_percent"] > 200 for rig in of["runs"].values() for r in rig):
+            sys.exit(f"FAILED: links: {name}: {of['runs']}")
+        # of few packets none may be lost; that the right ones are is test_link.py's
+        if of["packets"]["a"]["lost"] and not of["spec"]["loss_percent"]:
+            sys.exit(f"FAILED: links: {name}: lost packets: {of['packets']}")
+
+
 def check_foreground(case):
     # of so small a volume the busy time may hold no read at all
     for key in ("nr", "p50_us", "p99_us"):
@@ -62,8 +78,30 @@ def check_many(case):
             positive([r[key] for r in case["runs"][name]], f"many: {name}: {key}")
 
 
-CHECKS = {"hydrate": check_hydrate, "readthrough": check_readthrough, "foreground": check_foreground,
+CHECKS = {"hydrate": check_hydrate, "links": check_links, "readthrough": check_readthrough, "foreground": check_foreground,
           "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many}
+
+
+def text_boxes(chart):
+    """[(left, right, top, bottom, text)...] of an SVG, by the width that letters have about; what stands upright is left out."""
+    for t in chart.iter("text"):
+        if t.get("transform") or not t.text:
+            continue
+        x, y, width = float(t.get("x")), float(t.get("y")), 5.8 * len(t.text)
+        left = x - {"start": 0, "middle": width / 2, "end": width}[t.get("text-anchor")]
+        yield left, left + width, y - 9, y + 2, t.text
+
+
+def check_chart(chart):
+    """Each text is inside, and none stands on another."""
+    _, _, width, height = (float(w) for w in chart.get("viewBox").split())
+    boxes = list(text_boxes(chart))
+    for i, a in enumerate(boxes):
+        if a[0] < -1 or a[1] > width + 1 or a[2] < -1 or a[3] > height + 1:
+            sys.exit(f"FAILED: the report: {chart.get('aria-label')}: {a} is not inside {width} x {height}")
+        for b in boxes[:i]:
+            if a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]:
+                sys.exit(f"FAILED: the report: {chart.get('aria-label')}: {a[4]} stands on {b[4]}")
 
 
 def check_report(path):
@@ -71,7 +109,10 @@ def check_report(path):
     with open(path, encoding="utf-8") as f:
         text = f.read()
     root = xml.etree.ElementTree.fromstring(text.partition("<html")[1] + text.partition("<html")[2].replace('<meta charset="utf-8">', ""))
-    nr = len(root.findall(".//svg"))
+    charts = root.findall(".//svg")
+    for chart in charts:
+        check_chart(chart)
+    nr = len(charts)
     if nr < 12 or "http" in text or "<script" in text:
         sys.exit(f"FAILED: the report: {nr} charts")
 
@@ -85,6 +126,8 @@ def main(path, report):
     for name, check in CHECKS.items():
         if "error" in ret["cases"].get(name, {"error": "is not there"}):
             sys.exit(f"FAILED: case {name}: {ret['cases'].get(name)}")
+        if "meaningless" not in ret["cases"][name] or ret["cases"][name]["disturbed"]["others_percent"] < 0:
+            sys.exit(f"FAILED: case {name}: was the machine ours?")
         check(ret["cases"][name])
         if not any(g["case"] == name for g in ret["goals"]):
             sys.exit(f"FAILED: no goal of case {name}")

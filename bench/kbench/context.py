@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+from .link import remove_netns
 from .procs import BenchError, Procs, end_recorded
 
 MIB = 1 << 20
@@ -68,6 +69,7 @@ class Bench:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 end_recorded(path)
                 drop_devices(root, path)
+                remove_netns(path.rpartition(".")[2])
                 shutil.rmtree(path, ignore_errors=True)
             except BlockingIOError:
                 pass # somebody's who lives
@@ -128,6 +130,7 @@ class Bench:
     def close(self):
         self.procs.stop_all()
         drop_devices(self.root, self.dir)
+        remove_netns(os.getpid())
         if os.environ.get("KEDGE_KEEP"):
             self.say(f"kept: {self.dir}")
         else:
@@ -177,6 +180,7 @@ def facts(bench):
         "is_dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"], root)),
         "build_type": next((line.split("=")[1] for line in _text(os.path.join(bench.build, "CMakeCache.txt")).splitlines()
                             if line.startswith("CMAKE_BUILD_TYPE:")), ""),
+        "congestion_control": _text("/proc/sys/net/ipv4/tcp_congestion_control"),
         "python": sys.version.split()[0],
     }
     if bench.has_peers:

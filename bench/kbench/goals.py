@@ -6,13 +6,16 @@ A goal is (text, ">=" or "<=", limit, {"ratio", "low", "high", "n"} or None when
 ROUNDS_MIN = 5
 
 
-def judge(case, goal):
+def judge(case, goal, meaningless=None):
+    """meaningless: why nothing can be said, whatever was measured."""
     text, sense, limit, got = goal
     if not got:
         return {"case": case, "goal": text, "sense": sense, "limit": limit, "got": None, "verdict": "not measured"}
     is_reached = got["ratio"] >= limit if sense == ">=" else got["ratio"] <= limit
     verdict = "reached" if is_reached else "not reached"
-    if got["n"] < ROUNDS_MIN:
+    if meaningless:
+        verdict = f"meaningless: {meaningless}"
+    elif got["n"] < ROUNDS_MIN:
         verdict += f", by {got['n']} of the {ROUNDS_MIN} rounds it takes"
     elif got["low"] <= limit <= got["high"]:
         verdict += ", within the noise" # the interval does not decide

@@ -26,6 +26,15 @@ def note(what):
     return f'<p class="note">{html.escape(what)}</p>'
 
 
+def mark(verdict):
+    """Of svg.MARKS."""
+    if verdict.startswith("meaningless"):
+        return "–"
+    if "," in verdict: # within the noise, or too few rounds
+        return "≈"
+    return "✓" if verdict == "reached" else "✗"
+
+
 def goals_section(judged):
     rows = []
     for j in judged:
@@ -33,22 +42,27 @@ def goals_section(judged):
             k = j["limit"] if j["sense"] == ">=" else None
             # so that more is better for each: a goal "at most" is turned round
             values = [v / k if k else j["limit"] / v for v in (j["got"]["ratio"], j["got"]["low"], j["got"]["high"])]
-            rows.append((f"{j['goal']} {j['sense']} {j['limit']:g}", values[0], min(values), max(values), j["verdict"].startswith("reached")))
+            rows.append((f"{j['goal']} {j['sense']} {j['limit']:g}", values[0], min(values), max(values), mark(j["verdict"])))
     chart = svg.intervals(rows) if rows else ""
     cells = [(j["goal"], f"{j['sense']} {j['limit']:g}", f"{j['got']['ratio']:.3g}" if j["got"] else "",
               f"{j['got']['low']:.3g} … {j['got']['high']:.3g}" if j["got"] else "", j["verdict"]) for j in judged]
-    return ("<h2>Goals</h2>" + note("Measured over wanted, 1 is the goal and right of it is better; with the 95 % interval.") + chart +
+    return ("<h2>Goals</h2>" + note("Measured over wanted, 1 is the goal and right of it is better; with the 95 % interval. ✓ reached, ✗ not reached, ≈ not decided, – meaningless.") + chart +
             table(cells, ("goal", "wanted", "measured", "95 % interval", "")))
 
 
 def rate_of(samples):
-    """Bytes here by time to MiB/s by time."""
-    out, at, before = [(0.0, 0.0)], 0.0, 0
+    """Bytes here by time to steps of MiB/s: of each bin what came in it. A last bin that is too short to tell belongs to the one before."""
+    edges = [(0.0, 0)]
     for t, here in samples:
-        if t - at >= RATE_BIN_S or t == samples[-1][0]:
-            if t > at:
-                out.append((t, (here - before) / (t - at) / (1 << 20)))
-            at, before = t, here
+        if t - edges[-1][0] >= RATE_BIN_S:
+            edges.append((t, here))
+    if len(edges) == 1:
+        edges.append(samples[-1])
+    edges[-1] = samples[-1]
+    out = []
+    for (begin, before), (end, here) in zip(edges, edges[1:]):
+        rate = (here - before) / max(end - begin, 1e-9) / (1 << 20)
+        out += [(begin, rate), (end, rate)]
     return out
 
 
@@ -60,16 +74,27 @@ def hydrate_section(case):
     for name, curves in case["curves"].items():
         out += [f"<h2>{html.escape(name)}: throughput over time</h2>",
                 svg.lines([(f"round {i}" if i else "warming up", rate_of([(t, here) for t, _, here in c])) for i, c in enumerate(curves)],
-                          "seconds since hydration began", "MiB/s")]
+                          "seconds since hydration began", "MiB/s of volume")]
     for name, r in case["ratios"].items():
         base = name.partition("/")[2]
-        rows = [(f"{n} / {base}", v["ratio"], v["low"], v["high"], None) for n, v in r.items()]
+        rows = [(f"{n} / {base}", v["ratio"], v["low"], v["high"], "") for n, v in r.items()]
         if rows:
             out += [f"<h2>Rates over that of {html.escape(base)}</h2>", svg.intervals(rows)]
     if case.get("map"):
         out += ["<h2>Order of hydration</h2>", svg.cells(case["map"]["times_s"]),
                 note("The volume from its first byte (upper left) to its last, each cell an equal part; the colour says when all of it was here. "
                      "A run of its own, slowed down so that the map can be asked often enough.")]
+    return "".join(out)
+
+
+def links_section(case):
+    out = ["<h2>Hydration over a link</h2>", note("Data over what TCP can carry on the link at most, which is 1; holes are not counted. \"Link busy\" counts "
+                                                 "every byte that was sent, headers and what was lost included.")]
+    for name, of in case["links"].items():
+        out += [f"<h2>{html.escape(name)}</h2>", svg.bars([(n, s["median"], s["min"], s["max"]) for n, s in of["of_capacity"].items()], "of capacity", at_least=1),
+                table([(n, f"{stats.median([r['mib_s'] for r in runs]):.1f}", f"{stats.median([r['busy_percent'] for r in runs]):.0f}",
+                        f"{stats.median([r['carried_bytes'] for r in runs]) / (1 << 20):.1f}") for n, runs in of["runs"].items()],
+                      ("", "MiB/s of volume", "link busy, %", "sent, MiB"))]
     return "".join(out)
 
 
@@ -88,10 +113,13 @@ def readthrough_section(case):
 def foreground_section(case):
     out = ["<h2>Foreground reads while hydration runs</h2>"]
     if case["timeline"]:
-        out += [svg.lines([("p50", [(t, p) for t, _, p, _ in case["timeline"]]), ("p99", [(t, p) for t, _, _, p in case["timeline"]])],
-                          "seconds since hydration went on (last round)", "µs, of each 20 ms", is_log=True, marks=[(0.0, "hydration")]),
+        times, end = [t for t, *_ in case["timeline"]], case["curve"][-1][0]
+        x_label, both = "seconds since hydration went on (last round)", (min(times), max(times + [end]))
+        # of the few reads of 20 ms the nearest rank of 99 % is the last
+        out += [svg.lines([("median", [(t, p) for t, _, p, _ in case["timeline"]]), ("slowest", [(t, p) for t, _, _, p in case["timeline"]])],
+                          x_label, "µs, of each 20 ms", is_log=True, marks=[(0.0, "hydration"), (end, "done")], x_range=both),
                 svg.lines([("hydration", rate_of([(t, here - case["curve"][0][2]) for t, _, here in case["curve"]]))],
-                          "seconds since hydration went on (last round)", "MiB/s")]
+                          x_label, "MiB/s of volume", x_range=both)]
     rows = [(name, x["idle"].get("p50_us"), x["busy"].get("p50_us"), x["idle"].get("p99_us"), x["busy"].get("p99_us"), round(x["hydration_mib_s"]))
             for name, runs in case["runs"].items() for x in runs]
     return "".join(out) + table(rows, ("", "p50 idle, µs", "p50 busy", "p99 idle", "p99 busy", "copying at MiB/s"))
@@ -116,16 +144,21 @@ def after_section(case):
     return "".join(out)
 
 
-SECTIONS = {"hydrate": hydrate_section, "readthrough": readthrough_section, "foreground": foreground_section, "downtime": downtime_section,
+SECTIONS = {"hydrate": hydrate_section, "links": links_section, "readthrough": readthrough_section, "foreground": foreground_section, "downtime": downtime_section,
             "sparse": lambda c: bars_section("1 GiB of data, full and in 1 TiB", c, "wall_s", "seconds"), "after": after_section,
-            "many": lambda c: bars_section("Volumes at once", c, "mib_s", "MiB/s, all together")}
+            "many": lambda c: bars_section("Volumes at once", {"runs": {f"kclone, {n} at once": r for n, r in c["runs"].items()}}, "mib_s",
+                                              "MiB/s, all together")}
 
 
 def make(result):
-    facts = [(k, v if not isinstance(v, dict) else ", ".join(f"{a}: {b}" for a, b in v.items())) for k, v in result["facts"].items()]
+    def said(v):
+        return f"{v:.3g}" if isinstance(v, float) else ", ".join(map(said, v)) if isinstance(v, list) else str(v)
+    facts = [(k, ", ".join(f"{a}: {said(b)}" for a, b in v.items()) if isinstance(v, dict) else said(v)) for k, v in result["facts"].items()]
     body = [f"<h1>kedge, measured</h1>{note('Ratios within this run mean something; figures of different machines do not compare. docs/benchmarking.md')}",
             goals_section(result["goals"])]
     for name, case in result["cases"].items():
+        if case.get("meaningless"):
+            body.append(f"<h2>{name}: meaningless</h2>{note(case['meaningless'])}")
         body.append(f"<h2>{name}: failed</h2>{note(case['error'])}" if "error" in case else SECTIONS[name](case))
     body.append("<h2>The machine</h2>" + table(facts))
     return (f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>kedge, measured</title><style>{STYLE}</style></head><body>'

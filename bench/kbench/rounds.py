@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Purpose. Competitors taking turns, A B C A B C, so that whatever drifts hits all alike; and what is said of their runs."""
+"""Purpose. Competitors taking turns, so that whatever drifts hits all alike; and what is said of their runs."""
 import os
+import random
 import time
 
 from . import stats
@@ -8,12 +9,24 @@ from .context import GIB, MIB
 from .procs import machine_cpu_s
 
 
-def take_turns(bench, rigs, nr_rounds, warm_up=True):
-    """rigs: {name: function() -> dict of figures}. One round before, not counted, then nr_rounds. {name: [figures...]}"""
+def turns(names, at):
+    """The order of round at: drawn anew for each two rounds, and the second of them backwards, so that nobody always comes after the
+    same other, and everybody is on the average in the middle. Pure."""
+    order = list(names)
+    random.Random(at // 2).shuffle(order)
+    return order[::-1] if at % 2 else order
+
+
+SELDOM_ROUNDS = 3
+
+
+def take_turns(bench, rigs, nr_rounds, warm_up=True, seldom=()):
+    """rigs: {name: function() -> dict of figures}. One round before, not counted, then nr_rounds. {name: [figures...]}
+    seldom: those that no goal is about take part in the first SELDOM_ROUNDS alone."""
     runs = {name: [] for name in rigs}
     for at in range(-1 if warm_up else 0, nr_rounds):
-        for name, run in rigs.items():
-            figures = run()
+        for name in turns([n for n in rigs if n not in seldom or 0 <= at < SELDOM_ROUNDS], at):
+            figures = rigs[name]()
             if at >= 0:
                 runs[name].append(figures)
         bench.say(f"   round {at + 1} of {nr_rounds}" + (" (warming up, not counted)" if at < 0 else ""))

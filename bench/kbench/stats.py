@@ -21,6 +21,18 @@ def summary(values):
     return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
+def _interval(drawn):
+    drawn.sort()
+    return {"low": drawn[int(len(drawn) * 0.025)], "high": drawn[int(len(drawn) * 0.975)]}
+
+
+def above(a, b, seed=1):
+    """median(a) - median(b), not measured in turns, with its 95 % interval; shaped as a ratio is."""
+    rng = random.Random(seed)
+    drawn = [median(rng.choices(a, k=len(a))) - median(rng.choices(b, k=len(b))) for _ in range(RESAMPLES)]
+    return {"ratio": median(a) - median(b), "n": min(len(a), len(b)), **_interval(drawn)}
+
+
 def ratio(a, b, seed=1):
     """median(a)/median(b) with its 95 % interval. Measured in turns, a[i] and b[i] had the same weather: rounds are drawn
     together, so that a drift that hits both does not widen the interval. Of different lengths: drawn apart."""
@@ -34,5 +46,4 @@ def ratio(a, b, seed=1):
         else:
             x, y = rng.choices(a, k=len(a)), rng.choices(b, k=len(b))
         drawn.append(median(x) / median(y))
-    drawn.sort()
-    return {"ratio": point, "low": drawn[int(RESAMPLES * 0.025)], "high": drawn[int(RESAMPLES * 0.975)], "n": min(len(a), len(b))}
+    return {"ratio": point, "n": min(len(a), len(b)), **_interval(drawn)}

@@ -4,6 +4,8 @@ import html
 import math
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 860, 70, 160, 14, 40
+CHAR = 6.7 # width of a letter at the report's font size, rather more than less
+GREY = "#777777"
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#555555", "#8a2be2", "#a52a2a", "#2f4f4f"]
 
 
@@ -37,7 +39,10 @@ def nice_ticks(low, high, nr=5):
 
 
 def log_ticks(low, high):
-    return [10.0 ** e for e in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
+    """Powers of ten; of few decades 2 and 5 times them too, so that an axis has more than one number."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1,) if math.log10(high / low) > 3 else (1, 2, 5)
+    return [m * 10.0 ** e for e in decades for m in steps if low * (1 - 1e-9) <= m * 10.0 ** e <= high * (1 + 1e-9)]
 
 
 class Scale:
@@ -75,15 +80,15 @@ def axes(x, y, height, x_label, y_label, x_names=None):
     return parts
 
 
-def lines(series, x_label, y_label, height=280, is_log=False, x_names=None, marks=()):
+def lines(series, x_label, y_label, height=280, is_log=False, x_names=None, marks=(), x_range=None):
     """series: [(name, [(x, y)...])]; marks: [(x, text)] vertical lines."""
     series = [(name, pts) for name, pts in series if pts]
     xs, ys = [p[0] for _, s in series for p in s], [p[1] for _, s in series for p in s]
-    x = Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    x = Scale(*(x_range or (min(xs), max(xs))), LEFT, WIDTH - RIGHT)
     y = Scale(min(v for v in ys if v > 0) * 0.8 if is_log else 0, max(ys) * 1.05, height - BOTTOM, TOP, is_log)
     parts = axes(x, y, height, x_label, y_label, x_names)
     for at, what in marks:
-        parts += [line(x(at), TOP, x(at), height - BOTTOM, "#888", 1, 'stroke-dasharray="4 3"'), text(x(at) + 4, TOP + 10, what)]
+        parts += [line(x(at), TOP, x(at), height - BOTTOM, "#888", 1, 'stroke-dasharray="4 3"'), text(x(at) - 4 if x(at) > WIDTH / 2 else x(at) + 4, TOP + 10, what, "end" if x(at) > WIDTH / 2 else "start")]
     for i, (name, pts) in enumerate(series):
         colour = COLOURS[i % len(COLOURS)]
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in pts)
@@ -94,18 +99,19 @@ def lines(series, x_label, y_label, height=280, is_log=False, x_names=None, mark
     return frame(height, parts, f"{y_label} by {x_label}")
 
 
-def bars(rows, unit):
-    """rows: [(name, median, min, max)]: a bar to the median, a whisker from least to most."""
+def bars(rows, unit, at_least=0.0):
+    """rows: [(name, median, min, max)]: a bar to the median, a whisker from least to most. at_least: the axis goes so far."""
     left, pitch = 190, 26
-    height = TOP + pitch * len(rows) + 26
-    x = Scale(0, max(r[3] for r in rows) * 1.05, left, WIDTH - 90)
-    parts = [p for v in x.ticks() for p in (line(x(v), TOP, x(v), height - 24, "#e4e4e4"), text(x(v), height - 8, f"{v:,.10g}", "middle"))]
+    base = TOP + pitch * len(rows)
+    height = base + 42
+    x = Scale(0, max([r[3] for r in rows] + [at_least]) * 1.05, left, WIDTH - 90)
+    parts = [p for v in x.ticks() for p in (line(x(v), TOP, x(v), base, "#e4e4e4"), text(x(v), base + 16, f"{v:,.10g}", "middle"))]
     for i, (name, mid, low, high) in enumerate(rows):
         y = TOP + pitch * i
         parts += [text(left - 8, y + 15, name, "end"),
                   rect(left, y + 4, x(mid) - left, pitch - 10, COLOURS[0] if name.startswith("k") else "#9aa5ad", f"{mid:,.4g} {unit}"),
                   line(x(low), y + 12, x(high), y + 12, "#222", 1.4), text(x(high) + 6, y + 16, number(mid))]
-    return frame(height, parts + [text(WIDTH - 4, height - 8, unit, "end")], unit)
+    return frame(height, parts + [text((left + WIDTH - 90) / 2, base + 34, unit, "middle")], unit)
 
 
 def stacked(rows, unit):
@@ -132,20 +138,27 @@ def stacked(rows, unit):
     return frame(height, parts, unit)
 
 
+# reached, not reached, the interval does not decide, meaningless, no goal
+MARKS = {"✓": COLOURS[2], "✗": COLOURS[1], "≈": COLOURS[4], "–": GREY, "": COLOURS[0]}
+
+
 def intervals(rows):
-    """rows: [(name, value, low, high, is_good or None)], on a logarithmic scale around 1, which is the goal where there is one."""
-    left, pitch = 420, 22
+    """rows: [(name, value, low, high, mark)], on a logarithmic scale around 1, which is the goal where there is one. mark: one of MARKS."""
+    left, pitch = 16 + CHAR * max(len(r[0]) for r in rows), 22
     height = TOP + pitch * len(rows) + 30
     x = Scale(min([r[2] for r in rows] + [0.5]) / 1.1, max([r[3] for r in rows] + [2.0]) * 1.1, left, WIDTH - 70, True)
-    parts = []
+    parts, free = [], left
     for v in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50):
         if x.low <= v <= x.high:
-            parts += [line(x(v), TOP, x(v), height - 26, "#444" if v == 1 else "#e4e4e4"), text(x(v), height - 10, f"{v:g}", "middle")]
-    for i, (name, got, low, high, is_good) in enumerate(rows):
-        y, colour = TOP + pitch * i + 11, COLOURS[0] if is_good is None else COLOURS[2] if is_good else COLOURS[1]
+            parts.append(line(x(v), TOP, x(v), height - 26, "#444" if v == 1 else "#e4e4e4"))
+            if x(v) >= free:
+                parts.append(text(x(v), height - 10, f"{v:g}", "middle"))
+                free = x(v) + CHAR * 5
+    for i, (name, got, low, high, mark) in enumerate(rows):
+        y, colour = TOP + pitch * i + 11, MARKS[mark]
         parts += [text(left - 8, y + 4, name, "end"), line(x(low), y, x(high), y, colour, 2.4),
                   f'<circle cx="{x(got):.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"><title>{got:.3g}</title></circle>',
-                  text(WIDTH - 4, y + 4, f"{got:.2f}" + {None: "", True: " ✓", False: " ✗"}[is_good], "end")]
+                  text(WIDTH - 4, y + 4, f"{got:.2f} {mark}", "end")]
     return frame(height, parts, "goals")
 
 

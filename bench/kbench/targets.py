@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Purpose. The servers that export a file over loopback TCP: ours, the peers', the floor's. Each has pids() and stop()."""
+"""Purpose. The servers that export a file over TCP, on loopback or at one end of a link: ours, the peers', the floor's. Each has pids() and stop()."""
 import os
 import re
 import subprocess
 import time
 
 from .clone import SERIAL
-from .procs import BenchError, free_port, port_is_open, wait_until
+from .link import HERE
+from .procs import BenchError, free_port, is_listening, wait_until
 
 IQN = "iqn.2026-01.test.kedge:bench"
 
@@ -27,14 +28,14 @@ class Target:
         def check():
             if self.proc.poll() is not None:
                 raise BenchError(f"{self.proc.bench_name} ended: {self.bench.procs.tail(self.proc.bench_name)}")
-            return port_is_open(port)
+            return is_listening(self.proc.pid, port)
         wait_until(20, f"{self.proc.bench_name} listens", check)
 
 
 class Ktarget(Target):
-    def __init__(self, bench, path, name="ktarget", program=None):
-        proc = bench.procs.start(name, [program or bench.program("ktarget"), "--portal", "127.0.0.1:0", "--iqn", IQN, "--lun", path,
-                                        "--serial", SERIAL], stdout=subprocess.PIPE)
+    def __init__(self, bench, path, name="ktarget", program=None, place=HERE):
+        proc = bench.procs.start(name, [*place.run, program or bench.program("ktarget"), "--portal", place.address + ":0", "--iqn", IQN,
+                                        "--lun", path, "--serial", SERIAL], stdout=subprocess.PIPE)
         super().__init__(bench, proc)
         line = bench.procs.first_line(proc)
         found = re.match(r"ktarget: listening on (.*)$", line)
@@ -44,21 +45,23 @@ class Ktarget(Target):
 
 
 class Nbdkit(Target):
-    def __init__(self, bench, path):
+    def __init__(self, bench, path, place=HERE):
         port = free_port()
-        super().__init__(bench, bench.procs.start("nbdkit", ["nbdkit", "-f", "-r", "-i", "127.0.0.1", "-p", str(port), "file", path]))
+        argv = [*place.run, "nbdkit", "-f", "-r", "-i", place.address, "-p", str(port), "file", path]
+        super().__init__(bench, bench.procs.start("nbdkit", argv))
         self.wait_port(port)
-        self.url = f"nbd://127.0.0.1:{port}"
+        self.url = f"nbd://{place.address}:{port}"
 
 
 class Tgtd(Target):
     """With its defaults: thin_provisioning=1 has qemu-img ask where the holes are, and costs it three quarters of its rate on tmpfs. Of several
     tgtds each has a control socket of its own number."""
 
-    def __init__(self, bench, path):
+    def __init__(self, bench, path, place=HERE):
         port = free_port()
         self.number = str(1000 + os.getpid() % 30000)
-        super().__init__(bench, bench.procs.start("tgtd", ["tgtd", "-f", "-C", self.number, "--iscsi", f"portal=127.0.0.1:{port}"]))
+        super().__init__(bench, bench.procs.start("tgtd", [*place.run, "tgtd", "-f", "-C", self.number, "--iscsi",
+                                                            f"portal={place.address}:{port}"]))
         self.wait_port(port)
         wait_until(10, "tgtd answers", lambda: subprocess.run(self.adm("--op", "show", "--mode", "system"), check=False,
                                                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0)
@@ -68,7 +71,7 @@ class Tgtd(Target):
                       "--params", "readonly=1"],
                      ["--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"]):
             bench.procs.run("tgtadm", self.adm(*args), 20)
-        self.url = f"iscsi://127.0.0.1:{port}/{IQN}/1"
+        self.url = f"iscsi://{place.address}:{port}/{IQN}/1"
 
     def adm(self, *args):
         return ["tgtadm", "-C", self.number, "--lld", "iscsi", *args]

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Purpose. What the figures rest on: processor time of threads, children and ended threads; percentiles; intervals; verdicts."""
+import copy
 import os
 import subprocess
 import sys
 import tempfile
+import time
+import types
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.dont_write_bytecode = True
 
-from kbench import goals, stats  # noqa: E402
-from kbench.procs import BenchError, CpuWindow, Procs  # noqa: E402
+from kbench import disturb, goals, rounds, stats, table  # noqa: E402
+from kbench.procs import BenchError, CpuWindow, Procs, wait_until  # noqa: E402
 
 # Waits for a line; then works in a thread that ends, in a child that lives on, and itself; says what each took by its own clock.
 WORKER = """
@@ -103,6 +106,95 @@ class Stats(unittest.TestCase):
         self.assertGreater(got["high"], got["ratio"])
 
 
+    def test_the_doubt_of_both_is_in_a_difference(self):
+        sure, unsure = stats.above([50.0] * 5, [10.0] * 5), stats.above([50.0] * 5, [5.0, 10.0, 10.0, 10.0, 30.0])
+        self.assertEqual((sure["ratio"], sure["low"], sure["high"]), (40, 40, 40))
+        self.assertEqual((unsure["ratio"], unsure["low"]), (40, 20))
+
+
+class Turns(unittest.TestCase):
+    def test_each_has_one_turn_a_round_and_is_in_the_middle_on_average(self):
+        names = list("ABCDEFGHI")
+        orders = [rounds.turns(names, at) for at in range(6)]
+        for order in orders:
+            self.assertEqual(sorted(order), names)
+        for name in names:
+            self.assertEqual(sum(order.index(name) for order in orders), 6 * 4)
+
+    def test_a_seldom_one_takes_part_in_the_first_rounds(self):
+        bench = types.SimpleNamespace(say=lambda text: None)
+        calls = []
+        rigs = {name: lambda name=name: calls.append(name) or {} for name in "AB"}
+        runs = rounds.take_turns(bench, rigs, 5, seldom=("B",))
+        self.assertEqual((len(runs["A"]), len(runs["B"])), (5, rounds.SELDOM_ROUNDS))
+        self.assertEqual((calls.count("A"), calls.count("B")), (6, rounds.SELDOM_ROUNDS)) # and does not warm up
+
+    def test_nobody_always_follows_the_same(self):
+        orders = [rounds.turns(list("ABCDE"), at) for at in range(6)]
+        for name in "ABCDE":
+            self.assertGreater(len({o[o.index(name) - 1] for o in orders if o.index(name)}), 1)
+
+
+class Disturbed(unittest.TestCase):
+    BURN = "import time\nprint('ready', flush=True)\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\nimport sys; sys.stdin.read()"
+
+    def why(self, others, stolen=0.0, build="Release"):
+        return disturb.why_meaningless({"others_percent": others, "stolen_percent": stolen}, build)
+
+    def test_reasons(self):
+        self.assertIsNone(self.why(9))
+        self.assertIn("others took 11 %", self.why(11))
+        self.assertIn("hypervisor", self.why(0, 2))
+        self.assertIn("Debug", self.why(0, 0, "Debug"))
+        self.assertIn("meaningless: others", goals.judge("case", ("text", "<=", 1, {"ratio": 0.5, "low": 0.4, "high": 0.6, "n": 5}), self.why(50))["verdict"])
+
+    def burn(self):
+        p = subprocess.Popen([sys.executable, "-c", self.BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.kill)
+        self.assertEqual([p.stdout.readline(), p.stdout.readline()], [b"ready\n", b"done\n"])
+        return p
+
+    def test_what_we_started_is_ours_alive_and_ended(self):
+        before = disturb.own_cpu_s()
+        p = self.burn()
+        alive = disturb.own_cpu_s() - before
+        p.stdin.close()
+        p.wait()
+        ended = disturb.own_cpu_s() - before
+        for got in (alive, ended):
+            self.assertGreaterEqual(got, 0.49)
+            self.assertLess(got, 2)
+
+    def test_a_grandchild_that_ended_is_ours(self):
+        before = disturb.own_cpu_s()
+        shell = f'{sys.executable} -c "import time\nwhile time.process_time() < 0.5: pass"; echo done; read line'
+        p = subprocess.Popen(["bash", "-c", shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(p.stdout.close)
+        self.assertEqual(p.stdout.readline(), b"done\n")
+        self.assertGreaterEqual(disturb.own_cpu_s() - before, 0.47)
+        p.communicate(b"\n")
+        self.assertGreaterEqual(disturb.own_cpu_s() - before, 0.47)
+
+    @staticmethod
+    def is_running(pid):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+                return f.read().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def test_what_others_take_is_seen(self):
+        # by a process that is not below us: its parent ends at once
+        code = (f"import os, subprocess, sys\np = subprocess.Popen([sys.executable, '-c', 'import time\\nwhile time.process_time() < 1: pass'], "
+                "stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)\nprint(p.pid); os._exit(0)")
+        watch = disturb.Disturbance()
+        pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        wait_until(60, "the other has ended", lambda: not self.is_running(pid))
+        got, seconds = watch.end(), time.monotonic() - watch.begin
+        self.assertGreater(got["others_percent"] / 100 * seconds * watch.nr_cores, 0.7)
+
+
 class Goals(unittest.TestCase):
     def verdict(self, sense, limit, ratio, low, high, n=5):
         return goals.judge("case", ("text", sense, limit, {"ratio": ratio, "low": low, "high": high, "n": n}))["verdict"]
@@ -115,6 +207,54 @@ class Goals(unittest.TestCase):
         self.assertEqual(self.verdict("<=", 0.7, 0.6, 0.5, 0.65), "reached")
         self.assertIn("by 3 of the 5", self.verdict("<=", 0.7, 0.6, 0.5, 0.65, 3))
         self.assertEqual(goals.judge("case", ("text", "<=", 1, None))["verdict"], "not measured")
+
+
+class Table(unittest.TestCase):
+    FACTS = {"cpu": "x", "cores": 2, "memory_bytes": 1 << 34, "kernel": "6", "build_type": "Release", "commit": "abc", "is_dirty": False,
+             "is_virtual": True, "congestion_control": "cubic", "peers": {"nbdkit": "nbdkit 1.32", "tgt": "1:1.0"}}
+
+    def one(self, began, ratio, others=0.0, low=None, high=None, n=5):
+        why = disturb.why_meaningless({"others_percent": others, "stolen_percent": 0}, "Release")
+        got = {"ratio": ratio, "low": low or ratio, "high": high or ratio, "n": n}
+        return {"v": 1, "began": began, "facts": copy.deepcopy(self.FACTS), "options": {"rounds": 5, "json": began, "size": None},
+                "cases": {"case": {"disturbed": {"others_percent": others}}},
+                "goals": [goals.judge("case", ("more", ">=", 1.3, got), why), goals.judge("case", ("never", "<=", 1, None), why)]}
+
+    def rows(self, *results):
+        return {row[0]: row[2:] for row in table.rows(results)}
+
+    def test_least_middle_and_most(self):
+        got = self.rows(self.one("a", 1.5), self.one("b", 1.4), self.one("c", 1.7))
+        self.assertEqual(got["more"], ("1.4", "1.5", "1.7", "reached"))
+        self.assertEqual(got["never"], ("", "", "", "not measured"))
+
+    def test_runs_that_do_not_agree_are_counted(self):
+        got = self.rows(self.one("a", 1.5), self.one("b", 1.2), self.one("c", 1.31, low=1.2, high=1.4))
+        self.assertEqual(got["more"][3], "reached in 2 of 3, 1 of 3 undecided")
+        self.assertEqual(self.rows(*(self.one(b, 1.1) for b in "abc"))["more"][3], "not reached")
+
+    def test_a_disturbed_run_does_not_count(self):
+        got = self.rows(self.one("a", 1.5), self.one("b", 9.9, others=40), self.one("c", 1.6))
+        self.assertEqual(got["more"], ("1.5", "1.55", "1.6", "reached; 1 of 3 runs do not count; by 2 of the 3 runs it takes"))
+        self.assertEqual(self.rows(self.one("a", 9.9, others=40))["more"], ("", "", "", "meaningless in all 1 runs"))
+
+    def refused(self, key, *results):
+        with self.assertRaisesRegex(table.NotComparable, key):
+            table.markdown(results)
+
+    def test_what_does_not_belong_together_is_refused(self):
+        a, b = self.one("a", 1.5), self.one("b", 1.5)
+        self.assertIn("| more | >= 1.3 | 1.5 | 1.5 | 1.5 |", table.markdown([a, b]))
+        self.refused("same run", a, copy.deepcopy(a))
+        for key, other in (("commit", "def"), ("is_dirty", True), ("cores", 4), ("peers", {})):
+            c = copy.deepcopy(b)
+            c["facts"][key] = other
+            self.refused(key, a, c)
+        c = copy.deepcopy(b)
+        c["options"]["size"] = 1
+        self.refused("size", a, c)
+        del c["began"]
+        self.refused("not written", a, c)
 
 
 if __name__ == "__main__":
