@@ -29,7 +29,7 @@ struct front {
 	const struct front_ops *ops;
 };
 
-/* ---- the holder (holder.c) ----
+/* ---- the holder (holder*.c) ----
  * `kclone serve` is the holder. It opens /dev/fuse, mounts it over the FUSE file (created when missing), makes the shared
  * memory, binds the NBD and control sockets, then runs the worker (fork and exec of /proc/self/exe with "worker" in front of the
  * arguments), hands it the descriptors below, attaches the loop device once the worker serves, and starts the next
