@@ -68,7 +68,7 @@ must_fail 27 "in use" second "" --engine dm
 wait_for 20 "the next driver has the lock" is_locked
 must_fail 27 "in use" second ""
 say "… when all of kclone was killed, and again served"
-kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)')
+kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)') 2>/dev/null || true
 wait $serve_pid 2>/dev/null || true
 wait_for 10 "all are gone" bash -c "! pgrep -f '^kclone (worker|driver)'"
 must_fail 27 "in use: /dev/loop" second ""
@@ -88,7 +88,7 @@ loop=$(loop_of dest)
 DEST=$loop create_clone
 serve --no-hydrate
 must_fail 1 "busy" second "$loop"
-kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)')
+kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)') 2>/dev/null || true
 wait $serve_pid 2>/dev/null || true
 must_fail 1 "busy" second "$loop"
 serve --no-hydrate
