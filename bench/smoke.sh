@@ -27,6 +27,13 @@ jq -r '.goals[].goal' "$work/out.json" | while read -r goal; do
 		exit 1
 	}
 done
+"$here/profile" --build "$build" --size-mib 64 --rounds 1 >"$work/profile.md"
+for what in "of the source's samples" "of the destination's samples" '| sendfile | [1-9]' '| io_uring_enter | [0-9,]* | [1-9]'; do
+	grep -q "$what" "$work/profile.md" || {
+		echo "FAILED: the profile says nothing of: $what"
+		exit 1
+	}
+done
 if "$here/table" "$work/out.json" "$work/out.json" >"$work/none.md" 2>&1; then
 	echo "FAILED: one run, given twice, made a table"
 	exit 1

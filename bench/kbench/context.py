@@ -161,9 +161,14 @@ def _output(argv, cwd=None):
         return ""
 
 
+def cache_entry(build, name):
+    """Of the build's CMakeCache.txt, or ""."""
+    return next((line.partition("=")[2] for line in _text(os.path.join(build, "CMakeCache.txt")).splitlines() if line.startswith(name + ":")), "")
+
+
 def facts(bench):
-    """What the figures depend on."""
-    root, cpu0 = bench.root, "/sys/devices/system/cpu/cpu0/cpufreq/"
+    """What the figures depend on. The commit is that of the tree that the programs were built from, which need not be ours."""
+    tree, cpu0 = cache_entry(bench.build, "CMAKE_HOME_DIRECTORY") or bench.root, "/sys/devices/system/cpu/cpu0/cpufreq/"
     with open("/proc/mounts", encoding="utf-8") as f:
         shm = next((line.split()[3] for line in f if line.split()[1] == SHM), "")
     ret = {
@@ -176,10 +181,9 @@ def facts(bench):
         "tmpfs": shm,
         "thp_shmem": _text("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
         "load_at_begin": list(os.getloadavg()),
-        "commit": _output(["git", "rev-parse", "HEAD"], root),
-        "is_dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"], root)),
-        "build_type": next((line.split("=")[1] for line in _text(os.path.join(bench.build, "CMakeCache.txt")).splitlines()
-                            if line.startswith("CMAKE_BUILD_TYPE:")), ""),
+        "commit": _output(["git", "rev-parse", "HEAD"], tree),
+        "is_dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"], tree)),
+        "build_type": cache_entry(bench.build, "CMAKE_BUILD_TYPE"),
         "congestion_control": _text("/proc/sys/net/ipv4/tcp_congestion_control"),
         "python": sys.version.split()[0],
     }

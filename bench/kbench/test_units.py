@@ -12,7 +12,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.dont_write_bytecode = True
 
-from kbench import disturb, goals, rounds, stats, table  # noqa: E402
+from kbench import context, disturb, goals, profile, rounds, stats, table  # noqa: E402
 from kbench.procs import BenchError, CpuWindow, Procs, wait_until  # noqa: E402
 
 # Waits for a line; then works in a thread that ends, in a child that lives on, and itself; says what each took by its own clock.
@@ -207,6 +207,54 @@ class Goals(unittest.TestCase):
         self.assertEqual(self.verdict("<=", 0.7, 0.6, 0.5, 0.65), "reached")
         self.assertIn("by 3 of the 5", self.verdict("<=", 0.7, 0.6, 0.5, 0.65, 3))
         self.assertEqual(goals.judge("case", ("text", "<=", 1, None))["verdict"], "not measured")
+
+
+PERF = """
+    33.33%  [kernel.kallsyms]  [k] finish_task_switch.isra.0   -      -
+    11.11%  kcopy              [.] kedge_crc32c                -      -
+
+     1.50%  libc.so.6          [.] __memcpy_avx_unaligned      -      -
+"""
+STRACE = """% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 61.50    0.012300           3      4096        12 recvfrom
+ 38.50    0.007700           7      1100           io_uring_enter
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.020000           3      5196        12 total
+"""
+
+
+class Profile(unittest.TestCase):
+    def test_symbols_of_perf(self):
+        self.assertEqual(profile.parse_symbols(PERF), [(33.33, "finish_task_switch.isra.0", "kernel"), (11.11, "kedge_crc32c", "kcopy"),
+                                                       (1.5, "__memcpy_avx_unaligned", "libc.so.6")])
+
+    def test_calls_of_strace_with_and_without_errors(self):
+        self.assertEqual(profile.parse_calls(STRACE), {"recvfrom": 4096, "io_uring_enter": 1100})
+
+    def test_a_symbol_that_one_copy_did_not_show_counts_as_none_there(self):
+        got = profile.mean_symbols([[(40.0, "a", "kernel"), (60.0, "b", "kernel")], [(100.0, "b", "kernel")]])
+        self.assertEqual(got, [(80.0, "b", "kernel"), (20.0, "a", "kernel")])
+
+    def test_calls_are_of_a_gib(self):
+        text = profile.markdown({"size_bytes": 1 << 29, "rounds": 1, "server_s_gib": 0.3, "client_s_gib": 0.4, "symbols": {"source": [(60.0, "f", "kernel")]},
+                                 "calls": {"source": {"sendfile": 100, "brk": 1}, "destination": {"readv": 300}}})
+        self.assertIn("| readv | 0 | 600 |\n| sendfile | 200 | 0 |\n| all | 202 | 600 |", text)
+        self.assertIn("| 60.0 | `f` | kernel |\n| 40.0 | the rest | |", text)
+
+
+class Facts(unittest.TestCase):
+    def test_the_commit_is_that_of_the_tree_the_programs_came_from(self):
+        with tempfile.TemporaryDirectory() as tree:
+            env = dict(os.environ, GIT_AUTHOR_NAME="x", GIT_AUTHOR_EMAIL="x@x", GIT_COMMITTER_NAME="x", GIT_COMMITTER_EMAIL="x@x")
+            for argv in (["git", "init", "-q"], ["git", "commit", "-q", "--allow-empty", "-m", "x"]):
+                subprocess.run(argv, cwd=tree, env=env, check=True)
+            with open(os.path.join(tree, "CMakeCache.txt"), "w", encoding="ascii") as f:
+                f.write(f"CMAKE_BUILD_TYPE:STRING=Debug\nCMAKE_HOME_DIRECTORY:INTERNAL={tree}\n")
+            head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
+            here = os.path.dirname(os.path.abspath(__file__))
+            got = context.facts(types.SimpleNamespace(root=here, build=tree, has_peers=False))
+            self.assertEqual((got["commit"], got["is_dirty"], got["build_type"]), (head, False, "Debug"))
 
 
 class Table(unittest.TestCase):
