@@ -37,7 +37,8 @@ int dm_probe(struct kedge_err *err);
 /* Bring up clone and source over the source device, or take over what is there. The first start (state CREATED) lets the kernel format
  * META.dm; any later one passes the guard first (K3). Discards are withheld from the clone (K1). Does not hydrate yet. */
 int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err);
-/* source_device NULL: there is none yet. Reads that need it wait until it is led to one; a source that is there already stays. */
+/* source_device NULL: there is none yet. Reads that need it wait until it is led to one; a source that is there already stays. When it
+ * cannot be led there, its reads wait: it does not go on where it led before. */
 int dm_stack_lead_source(const struct dm_stack *st, const char *number, struct kedge_err *err);
 /* Does it lead to this device ("major:minor")? */
 bool dm_stack_is_source(const struct dm_stack *st, const char *number);

@@ -16,7 +16,7 @@
 static const char *status_line;
 static uint64_t nr_on_disk;
 static int record_res, load_res;
-static bool is_top_on_clone;
+static bool is_top_on_clone, is_suspended;
 
 /* ---- device-mapper ---- */
 
@@ -32,7 +32,7 @@ int dmdev_info(const char *name, struct dmdev_info *i, struct kedge_err *err)
 {
 	(void)name;
 	(void)err;
-	*i = (struct dmdev_info){.exists = true, .has_live_table = true};
+	*i = (struct dmdev_info){.exists = true, .has_live_table = true, .is_suspended = is_suspended};
 	return 0;
 }
 
@@ -87,6 +87,13 @@ int dmdev_replace(const char *name, unsigned flags, uint64_t nr, const char *tar
 		return kedge_err_set(err, load_res, KEDGE_SIDE_NONE, "refused");
 	is_top_on_clone = false;
 	return 0;
+}
+
+int dmdev_load_read_only(const char *name, uint64_t nr, const char *target, const char *params, struct kedge_err *err)
+{
+	(void)nr;
+	trace_add("load %s %s %s", short_name(name), target, params);
+	return load_res < 0 ? kedge_err_set(err, load_res, KEDGE_SIDE_NONE, "refused") : 0;
 }
 
 int dmdev_remove(const char *name, struct kedge_err *err)
@@ -203,6 +210,7 @@ static int set_up(void **state)
 	status_line = DONE;
 	nr_on_disk = 1024;
 	record_res = load_res = 0;
+	is_suspended = false;
 	return 0;
 }
 
@@ -257,12 +265,37 @@ static void test_finish_load_refused(void **state)
 	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top, load top linear 7:1 0, resume top");
 }
 
+/* The source: reads wait while it is led elsewhere, and go on waiting when it cannot be. One that waits gets its table anew, for a resume alone
+ * would put in place whatever was loaded and refused before. */
+static void test_lead_source_in_its_order(void **state)
+{
+	struct dm_stack st = {.source = "kedge-x.source", .nr_sectors = 131072};
+
+	(void)state;
+	is_top_on_clone = false; /* its table: 7:1 */
+	trace[0] = 0;
+	assert_int_equal(dm_stack_lead_source(&st, "7:1", NULL), 0);
+	assert_string_equal(trace, "");
+	assert_int_equal(dm_stack_lead_source(&st, "8:0", NULL), 0);
+	assert_string_equal(trace, "suspend source noflush, load source linear 8:0 0, resume source");
+	trace[0] = 0;
+	load_res = -EBUSY;
+	assert_int_equal(dm_stack_lead_source(&st, "8:0", NULL), -EBUSY);
+	assert_string_equal(trace, "suspend source noflush, load source linear 8:0 0");
+	trace[0] = 0;
+	load_res = 0;
+	is_suspended = true;
+	assert_int_equal(dm_stack_lead_source(&st, "7:1", NULL), 0);
+	assert_string_equal(trace, "suspend source noflush, load source linear 7:1 0, resume source");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_finish_in_its_order, set_up),
 		cmocka_unit_test_setup(test_finish_refused, set_up),
 		cmocka_unit_test_setup(test_finish_load_refused, set_up),
+		cmocka_unit_test_setup(test_lead_source_in_its_order, set_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
