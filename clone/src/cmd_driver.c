@@ -152,7 +152,7 @@ static int start(struct driver *d, struct kedge_err *err)
 	if (d->rec.super.state == UCLONE_ABORTED)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
 	if (d->rec.super.dm_was_deceived)
-		return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
+		return kattach_use_refuse(&d->rec.super.opts, err);
 	if (d->rec.super.state != UCLONE_CREATED)
 		r = dm_block_lock(d->rec.super.opts.dest_path, DM_BLOCK_LOCK_MS, &d->dest_fd, err);
 	if (r < 0)
@@ -254,6 +254,9 @@ static void deceived(struct driver *d)
 
 	d->rec.super.dm_was_deceived = true;
 	if (dm_record_write(&d->rec, &err) < 0)
+		kedge_error("%s", err.msg);
+	err = (struct kedge_err){0};
+	if (dm_stack_fail_waiting(&d->st, &err) < 0)
 		kedge_error("%s", err.msg);
 	fail(d, d->use.a.err.msg);
 }
@@ -368,6 +371,7 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 	if (r < 0)
 		return r;
 	kattach_use_end(&d->use, KATTACH_END_MS);
+	kattach_use_forget(&d->use);
 	driver_set_phase(d, DM_PHASE_NONE);
 	if (!is_live)
 		return 0;

@@ -544,6 +544,41 @@ int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err)
 	return dmdev_suspend(st->source, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err);
 }
 
+int dm_stack_hold_source_within(const struct dm_stack *st, unsigned max_ms, struct kedge_err *err)
+{
+	struct dmdev_info i;
+	int r = dmdev_info(st->source, &i, err);
+
+	if (r < 0 || !i.exists)
+		return r;
+	return dmdev_suspend_within(st->source, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, max_ms, err);
+}
+
+int dm_stack_fail_waiting(const struct dm_stack *st, struct kedge_err *err)
+{
+	struct dmdev_info i;
+	int r = dmdev_info(st->source, &i, err);
+
+	return r < 0 || !i.exists || !i.is_suspended ? r : swap_source(st, "error", "", err);
+}
+
+int dm_stack_give_up(const struct kedge_uuid *migration, uint64_t nr_sectors, struct kedge_err *err)
+{
+	struct dm_stack st = {.nr_sectors = nr_sectors};
+	char target[32], params[DMDEV_PARAMS_MAX];
+	struct dmdev_info top;
+	int r;
+
+	dm_stack_names(migration, st.top, st.clone, st.source);
+	r = dmdev_info(st.top, &top, err);
+	if (r < 0 || !top.exists)
+		return r;
+	if (dmdev_table(st.top, target, params, NULL) == 0 && strcmp(target, "error") == 0)
+		return top.is_suspended ? dmdev_resume(st.top, err) : 0;
+	r = dm_stack_fail_waiting(&st, err);
+	return r < 0 ? r : dm_stack_stop_serving(&st, err);
+}
+
 int dm_stack_remove(const struct kedge_uuid *migration, const char *meta, const char *dest_path, struct kedge_err *err)
 {
 	char top[DMDEV_NAME_MAX], clone[DMDEV_NAME_MAX], source[DMDEV_NAME_MAX], meta_file[UCLONE_PATH_MAX + 8];

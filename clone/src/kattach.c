@@ -44,6 +44,7 @@
 
 struct kattach_result {
 	int code;
+	bool is_foreign; /* the unit says that it is another one */
 	struct kedge_err err;
 	struct kiscsi_session session;
 	struct kiscsi_disk disk;
@@ -125,8 +126,10 @@ static int run_attach(struct kattach *a, struct kattach_result *res, struct kedg
 		r = kiscsi_set_patience(res->session.sid, KISCSI_REPLACEMENT_S, err);
 	if (r == 0)
 		r = kiscsi_attach_unit(res->session.sid, a->target.url.lun, &res->disk, err);
-	if (r == 0)
+	if (r == 0) {
 		r = check_identity(&a->identity, &res->disk, err);
+		res->is_foreign = r == KEDGE_E_SOURCE_IDENTITY;
+	}
 	if (r == KEDGE_E_SOURCE_IDENTITY) /* nobody is led there */
 		end_sessions(&a->target, NULL, NULL);
 	return r;
@@ -137,6 +140,7 @@ static int run_check(struct kattach *a, struct kattach_result *res, struct kedge
 	if (!kiscsi_look(a->session.sid, &res->session))
 		return kedge_err_set(err, KEDGE_E_SOURCE_AWAY, KEDGE_SIDE_SOURCE, "iSCSI session %u is gone", a->session.sid);
 	res->disk = a->disk;
+	kiscsi_set_patience(a->session.sid, KISCSI_REPLACEMENT_S, NULL); /* iscsid may have been another one meanwhile */
 	return check_identity(&a->identity, &a->disk, err);
 }
 
@@ -257,15 +261,13 @@ static enum kattach_news attached(struct kattach *a, uint64_t now)
 		a->disk = res->disk;
 		a->has_session = true;
 		a->state = KATTACH_UP;
-		a->err = (struct kedge_err){0};
-		a->backoff_ms = 0;
-		kedge_info("source: the kernel's session %u is up, %s is the volume", a->session.sid, a->disk.path);
+		a->is_suspect = a->is_unwatched = false;
 		return KATTACH_NEW_DISK;
 	}
 	set_err(a, &res->err);
 	if (res->code == KEDGE_E_SOURCE_IDENTITY || res->code == KEDGE_E_SOURCE_AUTH || res->code == -EINVAL) {
 		a->state = KATTACH_REFUSED;
-		return KATTACH_NOTHING;
+		return res->is_foreign && a->is_suspect ? KATTACH_DECEIVED : KATTACH_NOTHING;
 	}
 	try_again(a, now);
 	return KATTACH_NOTHING;
@@ -279,6 +281,9 @@ static enum kattach_news checked(struct kattach *a, uint64_t now)
 		a->session.local_port = res->session.local_port;
 		a->state = KATTACH_UP;
 		a->err = (struct kedge_err){0};
+		if (a->is_unwatched)
+			kedge_warn("event SOURCE_UNWATCHED: iSCSI session %u connected again while no driver looked", a->session.sid);
+		a->is_suspect = a->is_unwatched = false;
 		kedge_info("source: the kernel's session %u is up again, and it is the volume", a->session.sid);
 		return KATTACH_NOTHING;
 	}
@@ -318,6 +323,7 @@ static enum kattach_news watch(struct kattach *a, uint64_t now)
 	}
 	if (a->state == KATTACH_AWAY || s.local_port != a->session.local_port) {
 		a->state = KATTACH_CHECKING;
+		a->is_suspect = true;
 		start_task(a, KTASK_CHECK, CHECK_MS);
 	}
 	return KATTACH_NOTHING;
@@ -409,6 +415,36 @@ int kattach_aim(struct kattach *a, const char *url, const char *chap_file, struc
 	return r;
 }
 
+/* What a reconnect would set going is gone through from the beginning: the unit is asked as soon as the session is up. */
+void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const struct kiscsi_disk *d, bool is_known)
+{
+	a->session = *s;
+	a->disk = *d;
+	a->has_session = true;
+	a->is_suspect = true;
+	a->is_unwatched = !is_known;
+	a->state = KATTACH_AWAY;
+}
+
+void kattach_suspect(struct kattach *a)
+{
+	a->is_suspect = true;
+}
+
+void kattach_used(struct kattach *a)
+{
+	a->err = (struct kedge_err){0};
+	a->backoff_ms = 0;
+	kedge_info("source: the kernel's session %u is up, %s is the volume", a->session.sid, a->disk.path);
+}
+
+void kattach_fail(struct kattach *a, const struct kedge_err *e, uint64_t now)
+{
+	a->state = KATTACH_LOGGING_IN;
+	set_err(a, e);
+	try_again(a, now);
+}
+
 void kattach_go(struct kattach *a)
 {
 	if (a->state != KATTACH_NONE && a->state != KATTACH_REFUSED && a->state != KATTACH_LOGGING_IN)
@@ -423,6 +459,13 @@ bool kattach_is_sure(struct kattach *a)
 	struct kiscsi_session s;
 
 	return a->state == KATTACH_UP && kiscsi_look(a->session.sid, &s) && s.is_up && s.local_port == a->session.local_port;
+}
+
+bool kattach_is_settled(struct kattach *a)
+{
+	struct kiscsi_session s;
+
+	return !a->is_suspect && (!a->has_session || !kiscsi_look(a->session.sid, &s) || !s.is_up || s.local_port == a->session.local_port);
 }
 
 static bool is_over(const struct kattach *a)
