@@ -50,6 +50,7 @@ struct kattach {
 	bool is_killed;
 	struct kattach_result *result;
 	uint64_t deadline_ms, retry_ms, look_ms;
+	uint64_t login_end_ms; /* by then iscsid has ended the last login, whether or not anybody waited for it */
 	unsigned backoff_ms, nr_logouts;
 };
 
@@ -70,6 +71,8 @@ int kattach_init(struct kattach *a, const struct kedge_identity *identity, const
 int kattach_aim(struct kattach *a, const char *url, const char *chap_file, struct kedge_err *err);
 /* An earlier driver left this session, and its disk is in use. is_known: it has not connected again since that one asked who it is. */
 void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const struct kiscsi_disk *d, bool is_known);
+/* Waits for the answer: KATTACH_DECEIVED, or NOTHING when it is the volume, or when there is nobody to ask (kattach_is_settled). */
+enum kattach_news kattach_ask(struct kattach *a);
 /* The session that an earlier driver left is gone: whoever answers now may have answered there. */
 void kattach_suspect(struct kattach *a);
 /* The source is there: log in. A session that is up is kept. */
@@ -84,11 +87,13 @@ bool kattach_is_sure(struct kattach *a);
 /* Has every connection that the disk in use had, up to now, been asked and found to be the volume? Looks anew. */
 bool kattach_is_settled(struct kattach *a);
 /* Begin to end every session of the target, or go on with that, and wait for at most wait_ms; kattach_step does the rest. true: ended. It ends
- * or is wedged within KATTACH_END_MS. */
-#define KATTACH_END_MS 100000
+ * or is wedged within KATTACH_END_MS. A login under way is waited for: iscsid goes on with it, whoever is killed. */
+#define KATTACH_END_MS 130000
 bool kattach_end(struct kattach *a, unsigned wait_ms);
 void kattach_fini(struct kattach *a);
 
+/* The same target as the worker's of last time. -ENOENT: that was none. kattach_fini in any case. */
+int kattach_open_left(struct kattach *a, const char *meta, const struct uclone_create_opts *o, struct kedge_err *err);
 /* kattach_end for a clone that needs no source: what a driver that was killed left. A session that does not end is said. */
 void kattach_end_left(const char *meta, const struct uclone_create_opts *o);
 

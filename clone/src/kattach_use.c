@@ -22,6 +22,7 @@
 #include "kedge/log.h"
 
 #define LEFT_MAX 8
+#define LEAVE_MS 3000 /* a session that is up has answered by then */
 
 static void publish(struct kattach_use *u)
 {
@@ -255,6 +256,8 @@ void kattach_use_end(struct kattach_use *u, unsigned wait_ms)
 	if (!u->is_ending)
 		u->is_settled = kattach_is_settled(&u->a);
 	u->is_ending = true;
+	kattach_end(&u->a, 0);
+	publish(u);
 	kattach_end(&u->a, wait_ms);
 	publish(u);
 }
@@ -263,6 +266,55 @@ void kattach_use_forget(struct kattach_use *u)
 {
 	if (u->is_used && u->is_ending && u->is_settled)
 		forget(&u->rec->super);
+}
+
+/* ---- another way to the source, or none ---- */
+
+/* What the last driver's session may have connected to meanwhile, where there is somebody to ask. */
+static int settle(struct kattach_use *u, struct kedge_err *err)
+{
+	if (take_over(u) && kattach_ask(&u->a) == KATTACH_DECEIVED)
+		return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, "%s", u->a.err.msg);
+	if (!kattach_is_settled(&u->a))
+		kedge_warn("event SOURCE_UNWATCHED: the last iSCSI session to %s cannot be asked any more who answered there: %s",
+			   u->a.target.url.iqn, u->a.err.msg[0] ? u->a.err.msg : "it is gone, or its target is away");
+	return 0;
+}
+
+/* A session that is up answers what is in flight; of one that is dead it fails when that is logged out, and not before. */
+static int free_source(struct kattach_use *u, struct kedge_err *err)
+{
+	struct kedge_err why = {0};
+	int r = dm_stack_hold_source_within(u->st, LEAVE_MS, &why);
+
+	if (r != -ETIMEDOUT)
+		return r < 0 ? kedge_err_set(err, r, why.side, "%s", why.msg) : 0;
+	if (kattach_end(&u->a, KATTACH_END_MS))
+		return 0;
+	return kedge_err_set(err, KEDGE_E_FAILED, KEDGE_SIDE_SOURCE, "%s", u->a.err.msg);
+}
+
+int kattach_use_leave(struct dm_record *rec, struct kedge_err *err)
+{
+	const struct uclone_create_opts *o = &rec->super.opts;
+	struct dm_stack st = {.rec = rec, .nr_sectors = o->source.size_bytes / 512};
+	struct kattach_use u = {.rec = rec, .st = &st};
+	struct kedge_err why = {0};
+	int r = kattach_open_left(&u.a, rec->meta, o, &why);
+
+	dm_stack_names(&o->migration, st.top, st.clone, st.source);
+	if (r == 0)
+		r = settle(&u, &why);
+	if (r == 0)
+		r = free_source(&u, &why);
+	kattach_fini(&u.a);
+	if (r == -ENOENT)
+		r = 0;
+	if (r == 0)
+		forget(&rec->super);
+	else if (err)
+		*err = why;
+	return r;
 }
 
 int kattach_use_refuse(const struct uclone_create_opts *o, struct kedge_err *err)

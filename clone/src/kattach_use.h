@@ -39,6 +39,11 @@ void kattach_use_end(struct kattach_use *u, unsigned wait_ms);
  * caller writes it. */
 void kattach_use_forget(struct kattach_use *u);
 
+/* The feed is to have the source that an earlier driver let the kernel's initiator have: afterwards the device below the clone can be led
+ * elsewhere without waiting for a session that is dead. No devices are open. KEDGE_E_SOURCE_IDENTITY: the clone was deceived. Errors too when
+ * the session is wedged. */
+int kattach_use_leave(struct dm_record *rec, struct kedge_err *err);
+
 /* KEDGE_E_SOURCE_IDENTITY: this clone was deceived. Whoever recorded that may have come no further: its device answers with errors from now on. */
 int kattach_use_refuse(const struct uclone_create_opts *o, struct kedge_err *err);
 

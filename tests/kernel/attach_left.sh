@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Sessions of the kernel's own initiator that a killed kclone left, and disks that a clone cannot have. In a guest. usage: attach_left.sh BIN
+# Sessions of the kernel's own initiator that a killed kclone left, or that it leaves for the feed, and disks that a clone cannot have. In a
+# guest. usage: attach_left.sh BIN
 bin=$1 engine=dm
 . "$(dirname "$0")/guest.sh"
 . "$(dirname "$0")/guest_iscsi.sh"
@@ -122,8 +123,47 @@ wait $reader || fail "the read that waited failed"
 cmp got <(block source 77) || fail "the read that waited got something else"
 wait_for 30 "attached" is_attached
 
+say "to the feed from a session that is dead: what it has in flight fails, and nobody waits for it"
+kill_target
+wait_for 30 "the session is missed" is_field .kernel.source.state away
+dd if="$device" bs=4k count=1 skip=6000 iflag=direct of=got status=none 2>/dev/null &
+reader=$!
+wait_for 10 "the read is under way" bash -c "[ \$(awk '{print \$9}' '/sys/block/$(dmsetup info -c --noheadings -o blkdevname "${device##*/}")/stat') -gt 0 ]"
+kill_kclone
+serve --source-attach feed --no-hydrate
+! wait $reader || fail "the read ended well without a source"
+no_sessions || fail "sessions are left: $(sids)"
+start_target
+wait_for 30 "the feed is up" is_field .source.state up
+cmp "$device" source || fail "over the feed it differs"
 stop_serve
+nothing_left
+
+say "to the feed from a session that became another volume"
+stop_target
+begin --no-hydrate
+kill_kclone
+swap_target $volume.8 other
+must_fail 30 "not to be trusted" "$bin/kclone" serve --meta "$work/meta" --control "$work/control" --block --source-attach feed
+[ $(($(flags) & 64)) = 64 ] || fail "the record says $(flags)"
+no_device || fail "it still serves"
+"$bin/kclone" abort --meta "$work/meta"
 stop_target
 nothing_left
+
+say "a stop while a login is under way leaves no session behind"
+begin --no-hydrate
+kill -STOP "$target"
+iscsiadm -m session -r "$(sids)" --logout >/dev/null
+wait_for 30 "a login is under way" pgrep -f '^iscsiadm -m node .*--login'
+ask stop &
+stop=$!
+wait_for 20 "it ends" is_field .kernel.source.state ending
+wait $stop || fail "stop failed"
+wait "$serve_pid" || fail "kclone serve ended with $?" # when iscsid has given up
+nothing_left
+! grep SOURCE_WEDGED serve.err || fail "a login that ended was taken for a session that does not end"
+kill -CONT "$target"
+stop_target
 kill $iscsid
 echo "ok: what is left of the kernel's initiator"

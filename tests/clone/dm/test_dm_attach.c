@@ -25,13 +25,14 @@
 static struct {
 	struct kiscsi_session s; /* sid 0: there is none */
 	uint64_t epoch;          /* of the volume that answers */
-	bool has_no_unit;
+	bool has_no_unit, is_login_slow, is_login_refused;
+	bool is_logging_in; /* the task's word */
 	unsigned last_sid;
 } *w;
 
 static struct {
 	char number[32]; /* what the source leads to */
-	int lead_res, record_res;
+	int lead_res, hold_res, record_res;
 } k;
 
 /* ---- the kernel's sessions ---- */
@@ -83,9 +84,12 @@ int kiscsi_login(const struct kiscsi_target *t, const struct kedge_chap *chap, s
 {
 	(void)t;
 	(void)chap;
-	(void)err;
-	log_in();
-	return 0;
+	w->is_logging_in = true;
+	if (!w->is_login_slow)
+		log_in();
+	for (unsigned i = 0; i < STEPS_MAX && !w->s.sid && !w->is_login_refused; i++)
+		usleep(1000);
+	return w->s.sid ? 0 : kedge_err_set(err, KEDGE_E_SOURCE_AWAY, KEDGE_SIDE_SOURCE, "no");
 }
 
 int kiscsi_logout(unsigned sid, struct kedge_err *err)
@@ -137,6 +141,14 @@ int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err)
 	(void)err;
 	trace_add("hold");
 	return 0;
+}
+
+int dm_stack_hold_source_within(const struct dm_stack *st, unsigned max_ms, struct kedge_err *err)
+{
+	(void)st;
+	(void)max_ms;
+	trace_add("hold within");
+	return k.hold_res < 0 ? kedge_err_set(err, k.hold_res, KEDGE_SIDE_NONE, "it does not rest") : 0;
 }
 
 int dm_stack_lead_source(const struct dm_stack *st, const char *number, struct kedge_err *err)
@@ -452,6 +464,52 @@ static void test_disk_is_not_used_before_it_is_recorded(void **state)
 
 /* ---- the end ---- */
 
+static void begin_slow_login(void)
+{
+	w->is_login_slow = true;
+	start();
+	for (unsigned i = 0; i < STEPS_MAX && !w->is_logging_in; i++)
+		step();
+	assert_true(w->is_logging_in);
+}
+
+static void end_of_slow_login(void)
+{
+	kattach_use_end(&u, 0);
+	for (unsigned i = 0; i < 50; i++)
+		step();
+	assert_int_equal(share.attach_state, KATTACH_ENDING);
+	log_in();
+	step_until(KATTACH_ENDED);
+	assert_int_equal(w->s.sid, 0);
+}
+
+static void test_end_waits_for_a_login_under_way(void **state)
+{
+	(void)state;
+	begin_slow_login();
+	end_of_slow_login();
+}
+
+/* … and no longer. */
+static void test_end_after_a_login_that_failed(void **state)
+{
+	(void)state;
+	begin_slow_login();
+	kattach_use_end(&u, 0);
+	w->is_login_refused = true;
+	step_until(KATTACH_ENDED);
+}
+
+/* iscsid goes on with it. */
+static void test_end_waits_for_a_login_that_was_killed(void **state)
+{
+	(void)state;
+	begin_slow_login();
+	kill(-u.a.pgid, SIGKILL);
+	end_of_slow_login();
+}
+
 static void test_end_of_what_is_known_is_forgotten(void **state)
 {
 	(void)state;
@@ -475,6 +533,44 @@ static void test_end_of_what_is_not_known_is_kept(void **state)
 	assert_true(rec.super.dm_is_led);
 }
 
+/* ---- to the feed ---- */
+
+static void test_leave_a_session_that_is_up(void **state)
+{
+	struct kedge_err err = {0};
+
+	(void)state;
+	left_by_a_driver(200, 100);
+	assert_int_equal(kattach_use_leave(&rec, &err), 0);
+	assert_string_equal(trace, "hold within");
+	assert_int_equal(w->s.sid, 1); /* until the device below the clone is elsewhere */
+	assert_false(rec.super.dm_is_led);
+}
+
+static void test_leave_a_session_that_is_dead(void **state)
+{
+	struct kedge_err err = {0};
+
+	(void)state;
+	left_by_a_driver(0, 100);
+	w->s.is_up = false;
+	k.hold_res = -ETIMEDOUT;
+	assert_int_equal(kattach_use_leave(&rec, &err), 0);
+	assert_int_equal(w->s.sid, 0);
+}
+
+static void test_leave_another_volume(void **state)
+{
+	struct kedge_err err = {0};
+
+	(void)state;
+	left_by_a_driver(200, 100);
+	w->epoch = 8;
+	assert_int_equal(kattach_use_leave(&rec, &err), KEDGE_E_SOURCE_IDENTITY);
+	assert_string_equal(trace, "");
+	assert_true(rec.super.dm_is_led);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -492,8 +588,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lost_and_waiting_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_disk_that_cannot_be_used, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_disk_is_not_used_before_it_is_recorded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_under_way, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_after_a_login_that_failed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_that_was_killed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_known_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_not_known_is_kept, set_up, tear_down),
+		cmocka_unit_test_setup(test_leave_a_session_that_is_up, set_up),
+		cmocka_unit_test_setup(test_leave_a_session_that_is_dead, set_up),
+		cmocka_unit_test_setup(test_leave_another_volume, set_up),
 	};
 	int fd = mkstemp(strcpy(chap_file, "/tmp/kedge-attach.XXXXXX")), r;
 
