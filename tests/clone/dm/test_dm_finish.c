@@ -11,7 +11,7 @@
 
 #include "dm_finish.h"
 #include "kedge/loopdev.h"
-#include "trace.h"
+#include "suspends.h"
 
 static const char *status_line;
 static uint64_t nr_on_disk;
@@ -55,26 +55,6 @@ int dmdev_create(const char *name, const char *uuid, uint64_t nr, const char *ta
 int dmdev_create_read_only(const char *name, const char *uuid, uint64_t nr, const char *target, const char *params, struct kedge_err *err)
 {
 	return dmdev_create(name, uuid, nr, target, params, err);
-}
-
-int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err)
-{
-	(void)err;
-	trace_add("suspend %s%s", short_name(name), flags & DMDEV_NOFLUSH ? " noflush" : "");
-	return 0;
-}
-
-int dmdev_suspend_within(const char *name, unsigned flags, unsigned max_ms, struct kedge_err *err)
-{
-	(void)max_ms;
-	return dmdev_suspend(name, flags, err);
-}
-
-int dmdev_resume(const char *name, struct kedge_err *err)
-{
-	(void)err;
-	trace_add("resume %s", short_name(name));
-	return 0;
 }
 
 int dmdev_replace(const char *name, unsigned flags, uint64_t nr, const char *target, const char *params, struct kedge_err *err)
@@ -220,7 +200,7 @@ static void test_finish_in_its_order(void **state)
 
 	(void)state;
 	assert_int_equal(finish(&err), 0);
-	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top, load top linear 7:1 0, resume top, "
+	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top skip_lockfs, load top linear 7:1 0, resume top, "
 				   "remove clone, remove source");
 	assert_int_equal(rec.super.dm_nr_seen, 1024);
 }
@@ -262,7 +242,7 @@ static void test_finish_load_refused(void **state)
 	(void)state;
 	load_res = -EINVAL;
 	assert_int_equal(finish(&err), -EINVAL);
-	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top, load top linear 7:1 0, resume top");
+	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top skip_lockfs, load top linear 7:1 0, resume top");
 }
 
 /* The source: reads wait while it is led elsewhere, and go on waiting when it cannot be. One that waits gets its table anew, for a resume alone
@@ -277,16 +257,16 @@ static void test_lead_source_in_its_order(void **state)
 	assert_int_equal(dm_stack_lead_source(&st, "7:1", NULL), 0);
 	assert_string_equal(trace, "");
 	assert_int_equal(dm_stack_lead_source(&st, "8:0", NULL), 0);
-	assert_string_equal(trace, "suspend source noflush, load source linear 8:0 0, resume source");
+	assert_string_equal(trace, "suspend source noflush skip_lockfs, load source linear 8:0 0, resume source");
 	trace[0] = 0;
 	load_res = -EBUSY;
 	assert_int_equal(dm_stack_lead_source(&st, "8:0", NULL), -EBUSY);
-	assert_string_equal(trace, "suspend source noflush, load source linear 8:0 0");
+	assert_string_equal(trace, "suspend source noflush skip_lockfs, load source linear 8:0 0");
 	trace[0] = 0;
 	load_res = 0;
 	is_suspended = true;
 	assert_int_equal(dm_stack_lead_source(&st, "7:1", NULL), 0);
-	assert_string_equal(trace, "suspend source noflush, load source linear 7:1 0, resume source");
+	assert_string_equal(trace, "suspend source noflush skip_lockfs, load source linear 7:1 0, resume source");
 }
 
 int main(void)
