@@ -110,11 +110,34 @@ int driver_go_live(struct driver *d, struct kedge_err *err)
 	return 0;
 }
 
+static void record_deceived(struct driver *d)
+{
+	struct kedge_err err = {0};
+
+	d->rec.super.dm_was_deceived = true;
+	if (dm_record_write(&d->rec, &err) < 0)
+		kedge_error("%s", err.msg);
+}
+
+/* The source was the kernel's initiator's, and is to be the feed's. */
+static int leave_kernel(struct driver *d, struct kedge_err *err)
+{
+	struct kedge_err why = {0};
+	int r = kattach_use_leave(&d->rec, &why);
+
+	if (r == KEDGE_E_SOURCE_IDENTITY) {
+		kedge_error("%s", why.msg);
+		record_deceived(d);
+		return kattach_use_refuse(&d->rec.super.opts, err);
+	}
+	return r < 0 ? kedge_err_set(err, r, why.side, "%s", why.msg) : 0;
+}
+
 static int start_live(struct driver *d, struct kedge_err *err)
 {
 	struct uc_super *s = &d->rec.super;
 	bool is_kernel = dm_record_is_kernel_attach(s, d->a->source_attach);
-	int r = is_kernel ? kattach_use_init(&d->use, &d->rec, &d->st, d->m, err) : 0;
+	int r = is_kernel ? kattach_use_init(&d->use, &d->rec, &d->st, d->m, err) : s->dm_is_kernel_attach ? leave_kernel(d, err) : 0;
 
 	if (r == 0)
 		r = dm_stack_open(&d->st, &d->rec, is_kernel ? NULL : d->share->loop_path, err);
@@ -152,7 +175,7 @@ static int start(struct driver *d, struct kedge_err *err)
 	if (d->rec.super.state == UCLONE_ABORTED)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
 	if (d->rec.super.dm_was_deceived)
-		return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
+		return kattach_use_refuse(&d->rec.super.opts, err);
 	if (d->rec.super.state != UCLONE_CREATED)
 		r = dm_block_lock(d->rec.super.opts.dest_path, DM_BLOCK_LOCK_MS, &d->dest_fd, err);
 	if (r < 0)
@@ -252,8 +275,8 @@ static void deceived(struct driver *d)
 {
 	struct kedge_err err = {0};
 
-	d->rec.super.dm_was_deceived = true;
-	if (dm_record_write(&d->rec, &err) < 0)
+	record_deceived(d);
+	if (dm_stack_fail_waiting(&d->st, &err) < 0)
 		kedge_error("%s", err.msg);
 	fail(d, d->use.a.err.msg);
 }
@@ -368,6 +391,7 @@ static int end_cleanly(struct driver *d, struct kedge_err *err)
 	if (r < 0)
 		return r;
 	kattach_use_end(&d->use, KATTACH_END_MS);
+	kattach_use_forget(&d->use);
 	driver_set_phase(d, DM_PHASE_NONE);
 	if (!is_live)
 		return 0;

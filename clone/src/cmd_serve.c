@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "dm_top.h"
-#include "kattach.h"
+#include "kattach_use.h"
 #include "kclone.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -61,7 +61,7 @@ static int look_kernel(const char *meta, const char *source_attach, struct clone
 		if (rec.super.state == UCLONE_ABORTED)
 			r = kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_METADATA, "this clone was aborted and never serves again");
 		else if (rec.super.dm_was_deceived)
-			r = kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
+			r = kattach_use_refuse(&rec.super.opts, err);
 		else if (rec.super.state != UCLONE_HYDRATED)
 			r = dm_probe(err);
 		if (r == 0 && rec.super.state != UCLONE_HYDRATED && dm_record_is_kernel_attach(&rec.super, source_attach))

@@ -203,7 +203,7 @@ static int lead_linear(const char *name, const char *number, uint64_t nr_sectors
 		return r;
 	if (!i.exists) {
 		device_uuid(name, uuid);
-		return (suspend_flags & DMDEV_READ_ONLY ? dmdev_create_read_only : dmdev_create)(name, uuid, nr_sectors, "linear", params, err);
+		return dmdev_create(name, uuid, nr_sectors, "linear", params, err);
 	}
 	r = dmdev_table(name, target, now, err);
 	if (r < 0)
@@ -277,27 +277,62 @@ static int take_clone(struct dm_stack *st, const struct dm_clone_table *t, struc
 	return 0;
 }
 
+/* Give the source another table. Until that is in place its reads wait: the one before may be of a disk that is not the volume any more. */
+static int swap_source(const struct dm_stack *st, const char *target, const char *params, struct kedge_err *err)
+{
+	int r = dm_stack_hold_source(st, err);
+
+	if (r == 0)
+		r = dmdev_load_read_only(st->source, st->nr_sectors, target, params, err);
+	return r < 0 ? r : dmdev_resume(st->source, err);
+}
+
+static int make_source(const struct dm_stack *st, const char *target, const char *params, struct kedge_err *err)
+{
+	char uuid[DMDEV_NAME_MAX];
+
+	device_uuid(st->source, uuid);
+	return dmdev_create_read_only(st->source, uuid, st->nr_sectors, target, params, err);
+}
+
+/* ret_is_there: with a table; one without, of a crash between create and load, is gone then. */
+static int look_at_source(const struct dm_stack *st, bool *ret_is_there, struct dmdev_info *ret_info, struct kedge_err *err)
+{
+	int r = dmdev_info(st->source, ret_info, err);
+
+	*ret_is_there = r == 0 && ret_info->exists && ret_info->has_live_table;
+	return r == 0 && ret_info->exists && !ret_info->has_live_table ? dmdev_remove(st->source, err) : r;
+}
+
 int dm_stack_lead_source(const struct dm_stack *st, const char *number, struct kedge_err *err)
 {
-	/* its reads may wait for a source that was let go: they go on over the new one */
-	return lead_linear(st->source, number, st->nr_sectors, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS | DMDEV_READ_ONLY, err);
+	char params[DM_PARAMS_MAX];
+	struct dmdev_info i;
+	bool is_there;
+	int r = look_at_source(st, &is_there, &i, err);
+
+	dm_linear_params(number, 0, params);
+	if (r < 0)
+		return r;
+	if (!is_there)
+		return make_source(st, "linear", params, err);
+	if (!i.is_suspended && dm_stack_is_source(st, number))
+		return 0;
+	/* suspended, it gets its table anew: a resume would put in place whatever was loaded last */
+	return swap_source(st, "linear", params, err);
 }
 
 /* A source that is not there yet, whose reads wait. One that exists stays as it is. */
 static int make_held_source(const struct dm_stack *st, struct kedge_err *err)
 {
-	char uuid[DMDEV_NAME_MAX];
 	struct dmdev_info i;
-	int r = dmdev_info(st->source, &i, err);
+	bool is_there;
+	int r = look_at_source(st, &is_there, &i, err);
 
-	if (r < 0 || (i.exists && i.has_live_table))
+	if (r < 0 || is_there)
 		return r;
-	if (i.exists)
-		r = dmdev_remove(st->source, err);
-	device_uuid(st->source, uuid);
 	/* were it resumed by mistake, reads would fail: never another device's data */
-	if (r == 0)
-		r = dmdev_create_read_only(st->source, uuid, st->nr_sectors, "error", "", err);
+	r = make_source(st, "error", "", err);
 	return r < 0 ? r : dm_stack_hold_source(st, err);
 }
 
@@ -507,6 +542,41 @@ int dm_stack_stop_serving(struct dm_stack *st, struct kedge_err *err)
 int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err)
 {
 	return dmdev_suspend(st->source, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, err);
+}
+
+int dm_stack_hold_source_within(const struct dm_stack *st, unsigned max_ms, struct kedge_err *err)
+{
+	struct dmdev_info i;
+	int r = dmdev_info(st->source, &i, err);
+
+	if (r < 0 || !i.exists)
+		return r;
+	return dmdev_suspend_within(st->source, DMDEV_NOFLUSH | DMDEV_SKIP_LOCKFS, max_ms, err);
+}
+
+int dm_stack_fail_waiting(const struct dm_stack *st, struct kedge_err *err)
+{
+	struct dmdev_info i;
+	int r = dmdev_info(st->source, &i, err);
+
+	return r < 0 || !i.exists || !i.is_suspended ? r : swap_source(st, "error", "", err);
+}
+
+int dm_stack_give_up(const struct kedge_uuid *migration, uint64_t nr_sectors, struct kedge_err *err)
+{
+	struct dm_stack st = {.nr_sectors = nr_sectors};
+	char target[32], params[DMDEV_PARAMS_MAX];
+	struct dmdev_info top;
+	int r;
+
+	dm_stack_names(migration, st.top, st.clone, st.source);
+	r = dmdev_info(st.top, &top, err);
+	if (r < 0 || !top.exists)
+		return r;
+	if (dmdev_table(st.top, target, params, NULL) == 0 && strcmp(target, "error") == 0)
+		return top.is_suspended ? dmdev_resume(st.top, err) : 0;
+	r = dm_stack_fail_waiting(&st, err);
+	return r < 0 ? r : dm_stack_stop_serving(&st, err);
 }
 
 int dm_stack_remove(const struct kedge_uuid *migration, const char *meta, const char *dest_path, struct kedge_err *err)

@@ -37,7 +37,8 @@ int dm_probe(struct kedge_err *err);
 /* Bring up clone and source over the source device, or take over what is there. The first start (state CREATED) lets the kernel format
  * META.dm; any later one passes the guard first (K3). Discards are withheld from the clone (K1). Does not hydrate yet. */
 int dm_stack_open(struct dm_stack *st, struct dm_record *rec, const char *source_device, struct kedge_err *err);
-/* source_device NULL: there is none yet. Reads that need it wait until it is led to one; a source that is there already stays. */
+/* source_device NULL: there is none yet. Reads that need it wait until it is led to one; a source that is there already stays. When it
+ * cannot be led there, its reads wait: it does not go on where it led before. */
 int dm_stack_lead_source(const struct dm_stack *st, const char *number, struct kedge_err *err);
 /* Does it lead to this device ("major:minor")? */
 bool dm_stack_is_source(const struct dm_stack *st, const char *number);
@@ -75,6 +76,12 @@ int dm_stack_stand_alone(struct dm_stack *st, struct kedge_err *err);
 int dm_stack_stop_serving(struct dm_stack *st, struct kedge_err *err);
 /* The source device is about to go: reads that need it wait for the next dm_stack_open instead of failing. */
 int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err);
+/* 0 too when there is none. -ETIMEDOUT when what is in flight there does not end, and then it goes on. */
+int dm_stack_hold_source_within(const struct dm_stack *st, unsigned max_ms, struct kedge_err *err);
+/* Reads that wait at a source that is held fail: they keep the devices above from their rest. */
+int dm_stack_fail_waiting(const struct dm_stack *st, struct kedge_err *err);
+/* The top, where there is one, answers with errors from now on. */
+int dm_stack_give_up(const struct kedge_uuid *migration, uint64_t nr_sectors, struct kedge_err *err);
 
 /* Take the devices away, top first; KEDGE_E_STILL_OPEN when the workload has it open, and then all stays. 0 when there was nothing. */
 int dm_stack_remove(const struct kedge_uuid *migration, const char *meta, const char *dest_path, struct kedge_err *err);

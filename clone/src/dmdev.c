@@ -247,13 +247,18 @@ int dmdev_load(const char *name, uint64_t nr_sectors, const char *target, const 
 	return load(name, nr_sectors, target, params, false, err);
 }
 
+int dmdev_load_read_only(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
+{
+	return load(name, nr_sectors, target, params, true, err);
+}
+
 int dmdev_replace(const char *name, unsigned flags, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err)
 {
 	int r = dmdev_suspend(name, flags, err), resumed;
 
 	if (r < 0)
 		return r;
-	r = load(name, nr_sectors, target, params, flags & DMDEV_READ_ONLY, err);
+	r = dmdev_load(name, nr_sectors, target, params, err);
 	resumed = dmdev_resume(name, err); /* with the old table where the new one was refused */
 	return r < 0 ? r : resumed;
 }

@@ -32,8 +32,7 @@ int dmdev_create(const char *name, const char *uuid, uint64_t nr_sectors, const 
 /* … that nobody can write: over one that is read-only itself there is no other. */
 int dmdev_create_read_only(const char *name, const char *uuid, uint64_t nr_sectors, const char *target, const char *params,
 			   struct kedge_err *err);
-/* DMDEV_READ_ONLY: of dmdev_replace, for the table that is loaded */
-enum dmdev_suspend { DMDEV_FLUSH = 0, DMDEV_NOFLUSH = 1, DMDEV_SKIP_LOCKFS = 2, DMDEV_READ_ONLY = 4 };
+enum dmdev_suspend { DMDEV_FLUSH = 0, DMDEV_NOFLUSH = 1, DMDEV_SKIP_LOCKFS = 2 };
 int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err);
 /* Gives up after max_ms: -ETIMEDOUT, and the device goes on as before. Uses SIGALRM. */
 int dmdev_suspend_within(const char *name, unsigned flags, unsigned max_ms, struct kedge_err *err);
@@ -42,6 +41,7 @@ int dmdev_resume(const char *name, struct kedge_err *err);
 int dmdev_replace(const char *name, unsigned flags, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err);
 /* The second step alone, of a device that is suspended: its resume puts the table in place. */
 int dmdev_load(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err);
+int dmdev_load_read_only(const char *name, uint64_t nr_sectors, const char *target, const char *params, struct kedge_err *err);
 int dmdev_remove(const char *name, struct kedge_err *err);
 /* Once nobody has it open any more: now, or when its last user goes. */
 int dmdev_remove_later(const char *name, struct kedge_err *err);

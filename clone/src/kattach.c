@@ -34,6 +34,7 @@
 
 #define ATTACH_MS 45000 /* login 15 s twice, the unit's disk 15 s */
 #define CHECK_MS 30000
+#define LOGIN_MS 35000  /* 15 s twice (kiscsi_record.c), and iscsid is done with it */
 #define LOGOUT_MS 30000 /* iscsid waits 5 s for the answer, the kernel for its error handling */
 #define DIE_MS 10000    /* after SIGKILL: a process that waits for a device's time-out ends within it */
 #define LOOK_MS 200
@@ -44,6 +45,8 @@
 
 struct kattach_result {
 	int code;
+	bool is_foreign;   /* the unit says that it is another one */
+	uint64_t login_ms; /* while iscsid is at a login: since when */
 	struct kedge_err err;
 	struct kiscsi_session session;
 	struct kiscsi_disk disk;
@@ -108,7 +111,9 @@ static int get_session(struct kattach *a, struct kiscsi_session *ret_session, st
 	r = kedge_chap_read(a->chap_file, &chap, err);
 	if (r < 0)
 		return r;
+	__atomic_store_n(&a->result->login_ms, now_ms(), __ATOMIC_RELEASE);
 	r = kiscsi_login(&a->target, &chap, err);
+	__atomic_store_n(&a->result->login_ms, 0, __ATOMIC_RELEASE);
 	kedge_chap_fini(&chap);
 	if (r == 0 && !kiscsi_sessions(a->target.url.iqn, a->target.initiator, ret_session, 1))
 		r = kedge_err_set(err, KEDGE_E_SOURCE_AWAY, KEDGE_SIDE_SOURCE, "the session to %s ended at once", a->target.url.iqn);
@@ -125,8 +130,10 @@ static int run_attach(struct kattach *a, struct kattach_result *res, struct kedg
 		r = kiscsi_set_patience(res->session.sid, KISCSI_REPLACEMENT_S, err);
 	if (r == 0)
 		r = kiscsi_attach_unit(res->session.sid, a->target.url.lun, &res->disk, err);
-	if (r == 0)
+	if (r == 0) {
 		r = check_identity(&a->identity, &res->disk, err);
+		res->is_foreign = r == KEDGE_E_SOURCE_IDENTITY;
+	}
 	if (r == KEDGE_E_SOURCE_IDENTITY) /* nobody is led there */
 		end_sessions(&a->target, NULL, NULL);
 	return r;
@@ -137,6 +144,7 @@ static int run_check(struct kattach *a, struct kattach_result *res, struct kedge
 	if (!kiscsi_look(a->session.sid, &res->session))
 		return kedge_err_set(err, KEDGE_E_SOURCE_AWAY, KEDGE_SIDE_SOURCE, "iSCSI session %u is gone", a->session.sid);
 	res->disk = a->disk;
+	kiscsi_set_patience(a->session.sid, KISCSI_REPLACEMENT_S, NULL); /* iscsid may have been another one meanwhile */
 	return check_identity(&a->identity, &a->disk, err);
 }
 
@@ -257,15 +265,13 @@ static enum kattach_news attached(struct kattach *a, uint64_t now)
 		a->disk = res->disk;
 		a->has_session = true;
 		a->state = KATTACH_UP;
-		a->err = (struct kedge_err){0};
-		a->backoff_ms = 0;
-		kedge_info("source: the kernel's session %u is up, %s is the volume", a->session.sid, a->disk.path);
+		a->is_suspect = a->is_unwatched = false;
 		return KATTACH_NEW_DISK;
 	}
 	set_err(a, &res->err);
 	if (res->code == KEDGE_E_SOURCE_IDENTITY || res->code == KEDGE_E_SOURCE_AUTH || res->code == -EINVAL) {
 		a->state = KATTACH_REFUSED;
-		return KATTACH_NOTHING;
+		return res->is_foreign && a->is_suspect ? KATTACH_DECEIVED : KATTACH_NOTHING;
 	}
 	try_again(a, now);
 	return KATTACH_NOTHING;
@@ -279,6 +285,9 @@ static enum kattach_news checked(struct kattach *a, uint64_t now)
 		a->session.local_port = res->session.local_port;
 		a->state = KATTACH_UP;
 		a->err = (struct kedge_err){0};
+		if (a->is_unwatched)
+			kedge_warn("event SOURCE_UNWATCHED: iSCSI session %u connected again while no driver looked", a->session.sid);
+		a->is_suspect = a->is_unwatched = false;
 		kedge_info("source: the kernel's session %u is up again, and it is the volume", a->session.sid);
 		return KATTACH_NOTHING;
 	}
@@ -318,6 +327,7 @@ static enum kattach_news watch(struct kattach *a, uint64_t now)
 	}
 	if (a->state == KATTACH_AWAY || s.local_port != a->session.local_port) {
 		a->state = KATTACH_CHECKING;
+		a->is_suspect = true;
 		start_task(a, KTASK_CHECK, CHECK_MS);
 	}
 	return KATTACH_NOTHING;
@@ -334,12 +344,17 @@ static enum kattach_news look_for_loss(struct kattach *a)
 	return KATTACH_LOST;
 }
 
-/* Log out, look, once more, the verdict. */
-static void go_on_ending(struct kattach *a)
+/* Log out, look, once more, the verdict. While iscsid is at a login there may be a session yet, and one that is there does not end. */
+static void go_on_ending(struct kattach *a, uint64_t now)
 {
-	struct kiscsi_session s;
+	struct kiscsi_session s = {0};
+	bool is_there = kiscsi_sessions(a->target.url.iqn, a->target.initiator, &s, 1) > 0;
 
-	if (!kiscsi_sessions(a->target.url.iqn, a->target.initiator, &s, 1)) {
+	if (s.is_up)
+		a->login_end_ms = 0; /* that was it */
+	if (now < a->login_end_ms)
+		return;
+	if (!is_there) {
 		a->state = KATTACH_ENDED;
 		a->has_session = false;
 		a->err = (struct kedge_err){0};
@@ -352,7 +367,11 @@ static void go_on_ending(struct kattach *a)
 
 static enum kattach_news task_ended(struct kattach *a, enum kattach_task task, uint64_t now)
 {
+	uint64_t login_ms = __atomic_load_n(&a->result->login_ms, __ATOMIC_ACQUIRE);
+
 	a->task = KTASK_NONE;
+	if (login_ms) /* it was killed at that */
+		a->login_end_ms = login_ms + LOGIN_MS;
 	if (a->state == KATTACH_ENDING) {
 		if (task == KTASK_LOGOUT && a->result->code < 0)
 			set_err(a, &a->result->err);
@@ -379,7 +398,7 @@ enum kattach_news kattach_step(struct kattach *a, uint64_t now)
 	case KATTACH_CHECKING: /* its task could not be started */
 		return watch(a, now);
 	case KATTACH_ENDING:
-		go_on_ending(a);
+		go_on_ending(a, now);
 		return KATTACH_NOTHING;
 	default:
 		return KATTACH_NOTHING;
@@ -409,6 +428,36 @@ int kattach_aim(struct kattach *a, const char *url, const char *chap_file, struc
 	return r;
 }
 
+/* What a reconnect would set going is gone through from the beginning: the unit is asked as soon as the session is up. */
+void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const struct kiscsi_disk *d, bool is_known)
+{
+	a->session = *s;
+	a->disk = *d;
+	a->has_session = true;
+	a->is_suspect = true;
+	a->is_unwatched = !is_known;
+	a->state = KATTACH_AWAY;
+}
+
+void kattach_suspect(struct kattach *a)
+{
+	a->is_suspect = true;
+}
+
+void kattach_used(struct kattach *a)
+{
+	a->err = (struct kedge_err){0};
+	a->backoff_ms = 0;
+	kedge_info("source: the kernel's session %u is up, %s is the volume", a->session.sid, a->disk.path);
+}
+
+void kattach_fail(struct kattach *a, const struct kedge_err *e, uint64_t now)
+{
+	a->state = KATTACH_LOGGING_IN;
+	set_err(a, e);
+	try_again(a, now);
+}
+
 void kattach_go(struct kattach *a)
 {
 	if (a->state != KATTACH_NONE && a->state != KATTACH_REFUSED && a->state != KATTACH_LOGGING_IN)
@@ -425,9 +474,45 @@ bool kattach_is_sure(struct kattach *a)
 	return a->state == KATTACH_UP && kiscsi_look(a->session.sid, &s) && s.is_up && s.local_port == a->session.local_port;
 }
 
+enum kattach_news kattach_ask(struct kattach *a)
+{
+	const struct timespec t = {.tv_nsec = 20000000};
+	enum kattach_news news = kattach_step(a, now_ms());
+
+	/* the task has a deadline */
+	while (news == KATTACH_NOTHING && a->state == KATTACH_CHECKING && a->task != KTASK_NONE) {
+		nanosleep(&t, NULL);
+		news = kattach_step(a, now_ms());
+	}
+	return news;
+}
+
+bool kattach_is_settled(struct kattach *a)
+{
+	struct kiscsi_session s;
+
+	return !a->is_suspect && (!a->has_session || !kiscsi_look(a->session.sid, &s) || !s.is_up || s.local_port == a->session.local_port);
+}
+
 static bool is_over(const struct kattach *a)
 {
 	return a->state == KATTACH_ENDED || a->state == KATTACH_WEDGED;
+}
+
+/* Nobody waits for it any more; but of a login we have to see the end. */
+static void give_up_task(struct kattach *a)
+{
+	uint64_t login_ms = __atomic_load_n(&a->result->login_ms, __ATOMIC_ACQUIRE);
+
+	if (a->task == KTASK_NONE || a->is_killed)
+		return;
+	if (login_ms) {
+		a->deadline_ms = kedge_min_u64(a->deadline_ms, login_ms + LOGIN_MS);
+		return;
+	}
+	kill(-a->pgid, SIGKILL);
+	a->is_killed = true;
+	a->deadline_ms = now_ms() + DIE_MS;
 }
 
 bool kattach_end(struct kattach *a, unsigned wait_ms)
@@ -438,11 +523,7 @@ bool kattach_end(struct kattach *a, unsigned wait_ms)
 	if (!is_over(a) && a->state != KATTACH_ENDING) {
 		a->state = KATTACH_ENDING;
 		a->nr_logouts = 0;
-		if (a->task != KTASK_NONE) { /* nobody waits for it any more */
-			kill(-a->pgid, SIGKILL);
-			a->is_killed = true;
-			a->deadline_ms = now_ms() + DIE_MS;
-		}
+		give_up_task(a);
 	}
 	kattach_step(a, now_ms());
 	while (!is_over(a) && now_ms() < give_up_ms) {
@@ -479,19 +560,29 @@ int kattach_check(const struct uclone_create_opts *o, struct kedge_err *err)
 	return r;
 }
 
-void kattach_end_left(const char *meta, const struct uclone_create_opts *o)
+int kattach_open_left(struct kattach *a, const char *meta, const struct uclone_create_opts *o, struct kedge_err *err)
 {
 	char url[UCLONE_URL_MAX], chap_file[UCLONE_PATH_MAX] = "";
-	struct kedge_err err = {0};
-	struct kattach a;
+	int r;
 
+	*a = (struct kattach){0};
 	snprintf(url, sizeof url, "%s", o->source_url);
 	clone_recall_source(meta, url, chap_file);
 	if (strncmp(url, "iscsi:", 6) != 0)
-		return;
-	if (kattach_init(&a, &o->source, o->initiator_iqn, &err) < 0 || kattach_aim(&a, url, chap_file, &err) < 0)
-		kedge_error("%s", err.msg);
-	else
+		return -ENOENT;
+	r = kattach_init(a, &o->source, o->initiator_iqn, err);
+	return r < 0 ? r : kattach_aim(a, url, chap_file, err);
+}
+
+void kattach_end_left(const char *meta, const struct uclone_create_opts *o)
+{
+	struct kedge_err err = {0};
+	struct kattach a;
+	int r = kattach_open_left(&a, meta, o, &err);
+
+	if (r == 0)
 		kattach_end(&a, KATTACH_END_MS);
+	else if (r != -ENOENT)
+		kedge_error("%s", err.msg);
 	kattach_fini(&a);
 }

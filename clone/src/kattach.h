@@ -42,12 +42,15 @@ struct kattach {
 	bool has_session;
 	struct kiscsi_session session;
 	struct kiscsi_disk disk;
+	/* The disk in use had a connection that nobody has asked who it was; is_unwatched: while there was no driver. */
+	bool is_suspect, is_unwatched;
 	/* the task under way; its processes are one group */
 	enum kattach_task task;
 	pid_t pgid;
 	bool is_killed;
 	struct kattach_result *result;
 	uint64_t deadline_ms, retry_ms, look_ms;
+	uint64_t login_end_ms; /* by then iscsid has ended the last login, whether or not anybody waited for it */
 	unsigned backoff_ms, nr_logouts;
 };
 
@@ -66,18 +69,31 @@ int kattach_check(const struct uclone_create_opts *o, struct kedge_err *err);
 int kattach_init(struct kattach *a, const struct kedge_identity *identity, const char *initiator, struct kedge_err *err);
 /* Where the source is; nothing begins. */
 int kattach_aim(struct kattach *a, const char *url, const char *chap_file, struct kedge_err *err);
+/* An earlier driver left this session, and its disk is in use. is_known: it has not connected again since that one asked who it is. */
+void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const struct kiscsi_disk *d, bool is_known);
+/* Waits for the answer: KATTACH_DECEIVED, or NOTHING when it is the volume, or when there is nobody to ask (kattach_is_settled). */
+enum kattach_news kattach_ask(struct kattach *a);
+/* The session that an earlier driver left is gone: whoever answers now may have answered there. */
+void kattach_suspect(struct kattach *a);
 /* The source is there: log in. A session that is up is kept. */
 void kattach_go(struct kattach *a);
+/* After KATTACH_NEW_DISK: it is used; or it cannot be, although it is the volume: look again after a while. */
+void kattach_used(struct kattach *a);
+void kattach_fail(struct kattach *a, const struct kedge_err *e, uint64_t now_ms);
 /* Each round of the driver. */
 enum kattach_news kattach_step(struct kattach *a, uint64_t now_ms);
 /* Is the disk in use the volume expected, as far as can be known now? Looks anew. */
 bool kattach_is_sure(struct kattach *a);
+/* Has every connection that the disk in use had, up to now, been asked and found to be the volume? Looks anew. */
+bool kattach_is_settled(struct kattach *a);
 /* Begin to end every session of the target, or go on with that, and wait for at most wait_ms; kattach_step does the rest. true: ended. It ends
- * or is wedged within KATTACH_END_MS. */
-#define KATTACH_END_MS 100000
+ * or is wedged within KATTACH_END_MS. A login under way is waited for: iscsid goes on with it, whoever is killed. */
+#define KATTACH_END_MS 130000
 bool kattach_end(struct kattach *a, unsigned wait_ms);
 void kattach_fini(struct kattach *a);
 
+/* The same target as the worker's of last time. -ENOENT: that was none. kattach_fini in any case. */
+int kattach_open_left(struct kattach *a, const char *meta, const struct uclone_create_opts *o, struct kedge_err *err);
 /* kattach_end for a clone that needs no source: what a driver that was killed left. A session that does not end is said. */
 void kattach_end_left(const char *meta, const struct uclone_create_opts *o);
 

@@ -2,11 +2,13 @@
 /*
  * Purpose. Joins the kernel's session (kattach.c) and the devices of the clone (dm_stack.c) for the driver.
  *
- * Owns. Nothing of its own.
+ * Owns. What the record says of the disk that the clone is led to (uc_super.dm_is_led).
  *
  * Locks. None: the driver's thread; what the worker says comes through struct dm_share.
  *
- * Crash. The device below the clone stays where it leads; the next driver asks the disk who it is before it goes on hydrating.
+ * Crash. The device below the clone stays where it leads. It is recorded before it is led to a disk, and forgotten after nothing can be read
+ * there any more: so the next driver knows that the kernel may have gone on alone, asks the disk who it is before it goes on hydrating, and
+ * takes another volume for one that was read. Of the connection it is recorded after it was asked: too little is one event too many.
  */
 #include "kattach_use.h"
 
@@ -18,6 +20,9 @@
 
 #include "kedge/file.h"
 #include "kedge/log.h"
+
+#define LEFT_MAX 8
+#define LEAVE_MS 3000 /* a session that is up has answered by then */
 
 static void publish(struct kattach_use *u)
 {
@@ -35,13 +40,98 @@ static void hold(struct kattach_use *u)
 }
 
 /* Is what lies below the clone the disk of a session of our target? Asked of the kernel's tree only. */
-static bool is_left_by_a_driver(const struct kattach_use *u)
+static bool find_left(const struct kattach_use *u, struct kiscsi_session *ret_session, struct kiscsi_disk *ret_disk)
 {
-	struct kiscsi_session s;
-	struct kiscsi_disk d;
+	struct kiscsi_session s[LEFT_MAX];
+	unsigned nr = kiscsi_sessions(u->a.target.url.iqn, u->a.target.initiator, s, LEFT_MAX);
 
-	return kiscsi_sessions(u->a.target.url.iqn, u->a.target.initiator, &s, 1) &&
-	       kiscsi_find_disk(s.sid, u->a.target.url.lun, &d) == 0 && dm_stack_is_source(u->st, d.number);
+	for (unsigned i = 0; i < nr && i < LEFT_MAX; i++) {
+		if (kiscsi_find_disk(s[i].sid, u->a.target.url.lun, ret_disk) < 0 || !dm_stack_is_source(u->st, ret_disk->number))
+			continue;
+		*ret_session = s[i];
+		return true;
+	}
+	return false;
+}
+
+/* ---- the record ---- */
+
+/* This session, and this connection of it? */
+static bool is_recorded(const struct kattach_use *u, const struct kiscsi_session *c)
+{
+	const struct uc_super *s = &u->rec->super;
+
+	return s->dm_is_led && c->sid == s->dm_led_sid && c->local_port == s->dm_led_port;
+}
+
+static int record_led(struct kattach_use *u, struct kedge_err *err)
+{
+	struct uc_super *s = &u->rec->super, before = *s;
+	int r;
+
+	if (is_recorded(u, &u->a.session))
+		return 0;
+	s->dm_is_led = true;
+	s->dm_led_sid = u->a.session.sid;
+	s->dm_led_port = u->a.session.local_port;
+	r = dm_record_write(u->rec, err);
+	if (r < 0) {
+		s->dm_is_led = before.dm_is_led;
+		s->dm_led_sid = before.dm_led_sid;
+		s->dm_led_port = before.dm_led_port;
+	}
+	return r;
+}
+
+static void forget(struct uc_super *s)
+{
+	s->dm_is_led = false;
+	s->dm_led_sid = s->dm_led_port = 0;
+}
+
+/* The kernel may have gone on alone since the driver before us: its session is ours to ask, or gone. */
+static bool take_over(struct kattach_use *u)
+{
+	struct kiscsi_session session;
+	struct kiscsi_disk disk;
+
+	if (find_left(u, &session, &disk)) {
+		kattach_take_over(&u->a, &session, &disk, session.is_up && is_recorded(u, &session));
+		return true;
+	}
+	if (u->rec->super.dm_is_led)
+		kattach_suspect(&u->a);
+	return false;
+}
+
+/* ---- the device below the clone ---- */
+
+static bool lead(struct kattach_use *u, uint64_t now_ms)
+{
+	struct kedge_err err = {0};
+	int r = record_led(u, &err);
+
+	if (r == 0)
+		r = dm_stack_lead_source(u->st, u->a.disk.number, &err);
+	if (r < 0) {
+		kedge_err_prefix(&err, "%s is the volume, and the clone cannot have it", u->a.disk.path);
+		kattach_fail(&u->a, &err, now_ms);
+	}
+	return r == 0;
+}
+
+/* The session is gone, and with it what was in flight. Once it waits and everything that answered is known, there is nothing to ask. */
+static void lost(struct kattach_use *u)
+{
+	struct kedge_err err = {0};
+	int r = dm_stack_hold_source(u->st, &err);
+
+	if (r == 0 && kattach_is_settled(&u->a) && u->rec->super.dm_is_led) {
+		forget(&u->rec->super);
+		r = dm_record_write(u->rec, &err);
+	}
+	if (r < 0)
+		kedge_error("%s", err.msg);
 }
 
 /* A destination with smaller blocks than the source: the clone's would be those, for it is made before the source's disk is there. */
@@ -71,7 +161,7 @@ int kattach_use_init(struct kattach_use *u, struct dm_record *rec, struct dm_sta
 	char url[UCLONE_URL_MAX], chap_file[UCLONE_PATH_MAX];
 	int r = check_blocks(o, err);
 
-	*u = (struct kattach_use){.st = st, .m = m};
+	*u = (struct kattach_use){.rec = rec, .st = st, .m = m};
 	if (r == 0)
 		r = kattach_init(&u->a, &o->source, o->initiator_iqn, err);
 	snprintf(url, sizeof url, "%s", o->source_url);
@@ -88,10 +178,11 @@ void kattach_use_start(struct kattach_use *u)
 	if (!u->is_used)
 		return;
 	u->m->is_kernel_attach = 1;
-	if (!is_left_by_a_driver(u))
+	if (!take_over(u)) {
 		hold(u);
-	if (u->is_recalled) /* a worker verified it there: no need to wait for the next one */
-		kattach_go(&u->a);
+		if (u->is_recalled) /* a worker verified it there: no need to wait for the next one */
+			kattach_go(&u->a);
+	}
 	publish(u);
 }
 
@@ -119,23 +210,24 @@ static void listen_to_worker(struct kattach_use *u)
 bool kattach_use_step(struct kattach_use *u, uint64_t now_ms)
 {
 	bool is_deceived = false;
-	struct kedge_err err = {0};
 
 	if (!u->is_used)
 		return false;
 	listen_to_worker(u);
 	switch (kattach_step(&u->a, now_ms)) {
 	case KATTACH_NEW_DISK:
-		if (dm_stack_lead_source(u->st, u->a.disk.number, &err) < 0)
-			kedge_error("%s", err.msg);
+		if (lead(u, now_ms))
+			kattach_used(&u->a);
 		break;
 	case KATTACH_LOST:
-		hold(u);
+		lost(u);
 		break;
 	case KATTACH_DECEIVED:
 		is_deceived = true;
 		break;
 	case KATTACH_NOTHING:
+		if (u->a.state == KATTACH_UP && !is_recorded(u, &u->a.session)) /* it has connected again, and was asked */
+			lead(u, now_ms);
 		break;
 	}
 	publish(u);
@@ -161,6 +253,75 @@ void kattach_use_end(struct kattach_use *u, unsigned wait_ms)
 	if (!u->is_used)
 		return;
 	u->m->is_kernel_attach = 1;
+	if (!u->is_ending)
+		u->is_settled = kattach_is_settled(&u->a);
+	u->is_ending = true;
+	kattach_end(&u->a, 0);
+	publish(u);
 	kattach_end(&u->a, wait_ms);
 	publish(u);
+}
+
+void kattach_use_forget(struct kattach_use *u)
+{
+	if (u->is_used && u->is_ending && u->is_settled)
+		forget(&u->rec->super);
+}
+
+/* ---- another way to the source, or none ---- */
+
+/* What the last driver's session may have connected to meanwhile, where there is somebody to ask. */
+static int settle(struct kattach_use *u, struct kedge_err *err)
+{
+	if (take_over(u) && kattach_ask(&u->a) == KATTACH_DECEIVED)
+		return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, "%s", u->a.err.msg);
+	if (!kattach_is_settled(&u->a))
+		kedge_warn("event SOURCE_UNWATCHED: the last iSCSI session to %s cannot be asked any more who answered there: %s",
+			   u->a.target.url.iqn, u->a.err.msg[0] ? u->a.err.msg : "it is gone, or its target is away");
+	return 0;
+}
+
+/* A session that is up answers what is in flight; of one that is dead it fails when that is logged out, and not before. */
+static int free_source(struct kattach_use *u, struct kedge_err *err)
+{
+	struct kedge_err why = {0};
+	int r = dm_stack_hold_source_within(u->st, LEAVE_MS, &why);
+
+	if (r != -ETIMEDOUT)
+		return r < 0 ? kedge_err_set(err, r, why.side, "%s", why.msg) : 0;
+	if (kattach_end(&u->a, KATTACH_END_MS))
+		return 0;
+	return kedge_err_set(err, KEDGE_E_FAILED, KEDGE_SIDE_SOURCE, "%s", u->a.err.msg);
+}
+
+int kattach_use_leave(struct dm_record *rec, struct kedge_err *err)
+{
+	const struct uclone_create_opts *o = &rec->super.opts;
+	struct dm_stack st = {.rec = rec, .nr_sectors = o->source.size_bytes / 512};
+	struct kattach_use u = {.rec = rec, .st = &st};
+	struct kedge_err why = {0};
+	int r = kattach_open_left(&u.a, rec->meta, o, &why);
+
+	dm_stack_names(&o->migration, st.top, st.clone, st.source);
+	if (r == 0)
+		r = settle(&u, &why);
+	if (r == 0)
+		r = free_source(&u, &why);
+	kattach_fini(&u.a);
+	if (r == -ENOENT)
+		r = 0;
+	if (r == 0)
+		forget(&rec->super);
+	else if (err)
+		*err = why;
+	return r;
+}
+
+int kattach_use_refuse(const struct uclone_create_opts *o, struct kedge_err *err)
+{
+	struct kedge_err why = {0};
+
+	if (dm_stack_give_up(&o->migration, o->source.size_bytes / 512, &why) < 0)
+		kedge_error("%s", why.msg);
+	return kedge_err_set(err, KEDGE_E_SOURCE_IDENTITY, KEDGE_SIDE_SOURCE, DM_RECORD_DECEIVED);
 }

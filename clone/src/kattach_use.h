@@ -10,9 +10,11 @@
 #include "kattach.h"
 
 struct kattach_use {
-	bool is_used, is_proven, is_recalled;
+	bool is_used, is_proven, is_recalled, is_ending;
+	bool is_settled; /* is_ending: as it was when the end began */
 	struct kattach a;
-	struct dm_stack *st; /* the caller's */
+	struct dm_record *rec; /* the caller's */
+	struct dm_stack *st; /* likewise */
 	struct dm_share *m;  /* likewise */
 	uint64_t seen_nr;    /* of m->attach_nr */
 };
@@ -33,5 +35,16 @@ void kattach_use_prove(struct kattach_use *u);
 int kattach_use_is_proven(const struct kattach_use *u, struct kedge_err *err);
 /* Log out; the device below the clone is gone, or its reads are to fail. Waits so long; kattach_use_step goes on with it. */
 void kattach_use_end(struct kattach_use *u, unsigned wait_ms);
+/* After kattach_use_end, and the devices are gone: is there nothing for the next driver to ask? Then the record does not say so any more; the
+ * caller writes it. */
+void kattach_use_forget(struct kattach_use *u);
+
+/* The feed is to have the source that an earlier driver let the kernel's initiator have: afterwards the device below the clone can be led
+ * elsewhere without waiting for a session that is dead. No devices are open. KEDGE_E_SOURCE_IDENTITY: the clone was deceived. Errors too when
+ * the session is wedged. */
+int kattach_use_leave(struct dm_record *rec, struct kedge_err *err);
+
+/* KEDGE_E_SOURCE_IDENTITY: this clone was deceived. Whoever recorded that may have come no further: its device answers with errors from now on. */
+int kattach_use_refuse(const struct uclone_create_opts *o, struct kedge_err *err);
 
 #endif

@@ -16,14 +16,14 @@ static const char seen_magic[8] = "KEDGESN1";
 enum incompat { INCOMPAT_DM = 1 };
 enum flag {
 	FLAG_CLEAN = 1, FLAG_HAD_UNCLEAN = 2, FLAG_STARTED = 4, FLAG_DM_WRITTEN = 8, FLAG_DM_MARKED = 16, FLAG_DM_KERNEL_ATTACH = 32,
-	FLAG_DM_DECEIVED = 64, FLAGS_KNOWN = 127,
+	FLAG_DM_DECEIVED = 64, FLAG_DM_LED = 128, FLAGS_KNOWN = 255,
 };
 
 /* Offsets in the superblock; formats.md has the table. */
 enum {
 	O_MAGIC = 0, O_CRC = 8, O_VERSION = 12, O_COMPAT = 16, O_INCOMPAT = 20, O_GENERATION = 24, O_ID = 32,
 	O_MIGRATION = 48, O_VOLUME = 64, O_EPOCH = 80, O_SIZE = 88, O_LBS = 96, O_BLOCK = 100, O_NR_BLOCKS = 104,
-	O_DEST_SIZE = 112, O_OPEN_COUNT = 120, O_STATE = 128, O_FLAGS = 132, O_REGION = 136, O_NR_SEEN = 144, O_IQN = 256, O_URL = 512,
+	O_DEST_SIZE = 112, O_OPEN_COUNT = 120, O_STATE = 128, O_FLAGS = 132, O_REGION = 136, O_NR_SEEN = 144, O_LED_SID = 152, O_LED_PORT = 156, O_IQN = 256, O_URL = 512,
 	O_CHAP = 1024, O_DEST = 1536,
 };
 
@@ -49,9 +49,11 @@ void uc_super_encode(const struct uc_super *s, uint8_t out[UC_SUPER_BYTES])
 					      (s->has_started ? FLAG_STARTED : 0) | (s->dm_was_written ? FLAG_DM_WRITTEN : 0) |
 					      (s->dm_is_marked ? FLAG_DM_MARKED : 0) |
 					      (s->dm_is_kernel_attach ? FLAG_DM_KERNEL_ATTACH : 0) |
-					      (s->dm_was_deceived ? FLAG_DM_DECEIVED : 0));
+					      (s->dm_was_deceived ? FLAG_DM_DECEIVED : 0) | (s->dm_is_led ? FLAG_DM_LED : 0));
 	kedge_put_le32(out + O_REGION, s->dm_region_bytes);
 	kedge_put_le64(out + O_NR_SEEN, s->dm_nr_seen);
+	kedge_put_le32(out + O_LED_SID, s->dm_led_sid);
+	kedge_put_le32(out + O_LED_PORT, s->dm_led_port);
 	memcpy(out + O_IQN, s->opts.initiator_iqn, UCLONE_IQN_MAX);
 	memcpy(out + O_URL, s->opts.source_url, UCLONE_URL_MAX);
 	memcpy(out + O_CHAP, s->opts.chap_file, UCLONE_PATH_MAX);
@@ -114,8 +116,11 @@ int uc_super_decode(const uint8_t in[UC_SUPER_BYTES], struct uc_super *ret_super
 	s.dm_is_marked = flags & FLAG_DM_MARKED;
 	s.dm_is_kernel_attach = flags & FLAG_DM_KERNEL_ATTACH;
 	s.dm_was_deceived = flags & FLAG_DM_DECEIVED;
+	s.dm_is_led = flags & FLAG_DM_LED;
 	s.dm_region_bytes = kedge_get_le32(in + O_REGION);
 	s.dm_nr_seen = kedge_get_le64(in + O_NR_SEEN);
+	s.dm_led_sid = kedge_get_le32(in + O_LED_SID);
+	s.dm_led_port = kedge_get_le32(in + O_LED_PORT);
 	if ((s.dm_region_bytes != 0) != (kedge_get_le32(in + O_INCOMPAT) == INCOMPAT_DM))
 		return KEDGE_E_META_CORRUPT;
 	r = take_text(s.opts.initiator_iqn, UCLONE_IQN_MAX, in + O_IQN);

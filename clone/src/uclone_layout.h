@@ -37,6 +37,8 @@ struct uc_super {
 	bool dm_is_marked;       /* a head start marked regions, or began to, before the workload had the device */
 	bool dm_is_kernel_attach; /* the source is a disk of the kernel's initiator, not the feed */
 	bool dm_was_deceived;    /* that disk became another volume once: what was copied is not to be trusted */
+	bool dm_is_led;          /* to that disk, or was about to be: what its session connects to while no driver looks is read, too */
+	uint32_t dm_led_sid, dm_led_port; /* then: the session, and the local port of the last of its connections that was the volume's */
 	uint64_t dm_nr_seen; /* so many regions were hydrated and committed at the last look: fewer means an older copy */
 };
 

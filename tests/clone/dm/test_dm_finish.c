@@ -11,12 +11,12 @@
 
 #include "dm_finish.h"
 #include "kedge/loopdev.h"
-#include "trace.h"
+#include "suspends.h"
 
 static const char *status_line;
 static uint64_t nr_on_disk;
 static int record_res, load_res;
-static bool is_top_on_clone;
+static bool is_top_on_clone, is_suspended;
 
 /* ---- device-mapper ---- */
 
@@ -32,7 +32,7 @@ int dmdev_info(const char *name, struct dmdev_info *i, struct kedge_err *err)
 {
 	(void)name;
 	(void)err;
-	*i = (struct dmdev_info){.exists = true, .has_live_table = true};
+	*i = (struct dmdev_info){.exists = true, .has_live_table = true, .is_suspended = is_suspended};
 	return 0;
 }
 
@@ -57,26 +57,6 @@ int dmdev_create_read_only(const char *name, const char *uuid, uint64_t nr, cons
 	return dmdev_create(name, uuid, nr, target, params, err);
 }
 
-int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err)
-{
-	(void)err;
-	trace_add("suspend %s%s", short_name(name), flags & DMDEV_NOFLUSH ? " noflush" : "");
-	return 0;
-}
-
-int dmdev_suspend_within(const char *name, unsigned flags, unsigned max_ms, struct kedge_err *err)
-{
-	(void)max_ms;
-	return dmdev_suspend(name, flags, err);
-}
-
-int dmdev_resume(const char *name, struct kedge_err *err)
-{
-	(void)err;
-	trace_add("resume %s", short_name(name));
-	return 0;
-}
-
 int dmdev_replace(const char *name, unsigned flags, uint64_t nr, const char *target, const char *params, struct kedge_err *err)
 {
 	(void)nr;
@@ -87,6 +67,13 @@ int dmdev_replace(const char *name, unsigned flags, uint64_t nr, const char *tar
 		return kedge_err_set(err, load_res, KEDGE_SIDE_NONE, "refused");
 	is_top_on_clone = false;
 	return 0;
+}
+
+int dmdev_load_read_only(const char *name, uint64_t nr, const char *target, const char *params, struct kedge_err *err)
+{
+	(void)nr;
+	trace_add("load %s %s %s", short_name(name), target, params);
+	return load_res < 0 ? kedge_err_set(err, load_res, KEDGE_SIDE_NONE, "refused") : 0;
 }
 
 int dmdev_remove(const char *name, struct kedge_err *err)
@@ -203,6 +190,7 @@ static int set_up(void **state)
 	status_line = DONE;
 	nr_on_disk = 1024;
 	record_res = load_res = 0;
+	is_suspended = false;
 	return 0;
 }
 
@@ -212,7 +200,7 @@ static void test_finish_in_its_order(void **state)
 
 	(void)state;
 	assert_int_equal(finish(&err), 0);
-	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top, load top linear 7:1 0, resume top, "
+	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top skip_lockfs, load top linear 7:1 0, resume top, "
 				   "remove clone, remove source");
 	assert_int_equal(rec.super.dm_nr_seen, 1024);
 }
@@ -254,7 +242,31 @@ static void test_finish_load_refused(void **state)
 	(void)state;
 	load_res = -EINVAL;
 	assert_int_equal(finish(&err), -EINVAL);
-	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top, load top linear 7:1 0, resume top");
+	assert_string_equal(trace, "status clone commit, count META.dm, record hydrated, suspend top skip_lockfs, load top linear 7:1 0, resume top");
+}
+
+/* The source: reads wait while it is led elsewhere, and go on waiting when it cannot be. One that waits gets its table anew, for a resume alone
+ * would put in place whatever was loaded and refused before. */
+static void test_lead_source_in_its_order(void **state)
+{
+	struct dm_stack st = {.source = "kedge-x.source", .nr_sectors = 131072};
+
+	(void)state;
+	is_top_on_clone = false; /* its table: 7:1 */
+	trace[0] = 0;
+	assert_int_equal(dm_stack_lead_source(&st, "7:1", NULL), 0);
+	assert_string_equal(trace, "");
+	assert_int_equal(dm_stack_lead_source(&st, "8:0", NULL), 0);
+	assert_string_equal(trace, "suspend source noflush skip_lockfs, load source linear 8:0 0, resume source");
+	trace[0] = 0;
+	load_res = -EBUSY;
+	assert_int_equal(dm_stack_lead_source(&st, "8:0", NULL), -EBUSY);
+	assert_string_equal(trace, "suspend source noflush skip_lockfs, load source linear 8:0 0");
+	trace[0] = 0;
+	load_res = 0;
+	is_suspended = true;
+	assert_int_equal(dm_stack_lead_source(&st, "7:1", NULL), 0);
+	assert_string_equal(trace, "suspend source noflush skip_lockfs, load source linear 7:1 0, resume source");
 }
 
 int main(void)
@@ -263,6 +275,7 @@ int main(void)
 		cmocka_unit_test_setup(test_finish_in_its_order, set_up),
 		cmocka_unit_test_setup(test_finish_refused, set_up),
 		cmocka_unit_test_setup(test_finish_load_refused, set_up),
+		cmocka_unit_test_setup(test_lead_source_in_its_order, set_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

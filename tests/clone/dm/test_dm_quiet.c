@@ -16,7 +16,7 @@
 #include "dm_block.h"
 #include "dm_mark.h"
 #include "dm_windows.h"
-#include "trace.h"
+#include "suspends.h"
 
 #define NR_REGIONS 33u /* the last one is short */
 #define REGION 65536u
@@ -33,32 +33,16 @@ static struct {
 
 /* ---- the kernel ---- */
 
+static void last_write(void)
+{
+	k.bits |= k.late;
+}
+
 int dmdev_info(const char *name, struct dmdev_info *i, struct kedge_err *err)
 {
 	(void)name;
 	(void)err;
 	*i = (struct dmdev_info){.exists = k.has_top};
-	return 0;
-}
-
-int dmdev_suspend(const char *name, unsigned flags, struct kedge_err *err)
-{
-	(void)err;
-	trace_add("suspend %s%s%s", short_name(name), flags & DMDEV_NOFLUSH ? " noflush" : "", flags & DMDEV_SKIP_LOCKFS ? " skip_lockfs" : "");
-	k.bits |= k.late;
-	return 0;
-}
-
-int dmdev_suspend_within(const char *name, unsigned flags, unsigned max_ms, struct kedge_err *err)
-{
-	(void)max_ms;
-	return dmdev_suspend(name, flags, err);
-}
-
-int dmdev_resume(const char *name, struct kedge_err *err)
-{
-	(void)err;
-	trace_add("resume %s", short_name(name));
 	return 0;
 }
 
@@ -179,6 +163,7 @@ static int set_up(void **state)
 {
 	(void)state;
 	memset(&k, 0, sizeof k);
+	in_suspend = last_write;
 	rec = (struct dm_record){.super = {.state = UCLONE_CREATED, .dm_region_bytes = REGION}};
 	st = (struct dm_stack){.rec = &rec, .top = "kedge-x", .clone = "kedge-x.clone", .nr_sectors = (NR_REGIONS - 1) * 128 + 8};
 	trace[0] = 0;

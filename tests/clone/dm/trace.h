@@ -23,7 +23,7 @@ static void __attribute__((format(printf, 1, 2))) trace_add(const char *fmt, ...
 }
 
 /* "top", "clone", "source" of kedge-UUID, kedge-UUID.clone, … */
-static const char *short_name(const char *name)
+static __attribute__((unused)) const char *short_name(const char *name)
 {
 	const char *dot = strrchr(name, '.');
 
