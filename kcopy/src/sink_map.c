@@ -8,7 +8,7 @@
  *
  * Crash. A bit reaches the map file only after the flush that made its block durable: step 1 takes a snapshot of the pages that
  * changed, step 2 flushes the destination, step 3 writes the snapshot, step 4 flushes the map. A crash before step 3 finds older
- * pages, whose blocks are copied again. A crash inside step 3 finds some pages old, some new, perhaps one torn: a torn one fails
+ * pages, whose blocks are copied again. A crash inside step 3 finds some pages old, some new, perhaps some torn: a torn one fails
  * its checksum and counts as empty. The header is written once, by a rename, and never changes. Nothing but this copy
  * writes the destination, so a bit that is wrongly 0 costs a second copy of the same bytes and no more.
  */
@@ -25,6 +25,8 @@
 
 /* ---- commit ---- */
 
+static void begin_commit(struct kcopy_sink *s);
+
 static void commit_end(struct kcopy_sink *s, int res)
 {
 	s->is_committing = false;
@@ -37,7 +39,7 @@ static void commit_end(struct kcopy_sink *s, int res)
 			l->nr_durable = s->page_nr_set[i];
 		}
 		if (s->is_more) {
-			kcopy_sink_commit(s, s->commit_fn, s->commit_arg);
+			begin_commit(s);
 			return;
 		}
 	}
@@ -50,7 +52,7 @@ static void map_synced_cb(struct kedge_op *op, int res)
 	commit_end(kedge_container_of(op, struct kcopy_sink, map_op), res);
 }
 
-static void write_page(struct kcopy_sink *s);
+static void write_pages(struct kcopy_sink *s);
 
 static void page_written_cb(struct kedge_op *op, int res)
 {
@@ -63,25 +65,27 @@ static void page_written_cb(struct kedge_op *op, int res)
 		return;
 	}
 	s->page_done_bytes += (uint32_t)res;
-	if (s->page_done_bytes == KCOPY_MAP_PAGE_BYTES) {
-		s->page_done_bytes = 0;
-		s->page++;
-	}
-	write_page(s);
+	s->page += s->page_done_bytes / KCOPY_MAP_PAGE_BYTES;
+	s->page_done_bytes %= KCOPY_MAP_PAGE_BYTES;
+	write_pages(s);
 }
 
-/* Step 3, a page at a time; then step 4. */
-static void write_page(struct kcopy_sink *s)
+/* Step 3, pages that follow each other at once; then step 4. */
+static void write_pages(struct kcopy_sink *s)
 {
+	unsigned nr = 1;
+
 	if (s->page == s->nr_pages) {
 		s->map_op.fn = map_synced_cb;
 		kedge_op_fsync(s->loop, &s->map_op, s->map_fd, true);
 		return;
 	}
+	while (s->page + nr < s->nr_pages && s->page_nr[s->page + nr] == s->page_nr[s->page] + nr)
+		nr++;
 	s->map_op.fn = page_written_cb;
 	kedge_op_write(s->loop, &s->map_op, s->map_fd,
 		       s->pages + (size_t)s->page * KCOPY_MAP_PAGE_BYTES + s->page_done_bytes,
-		       KCOPY_MAP_PAGE_BYTES - s->page_done_bytes,
+		       nr * KCOPY_MAP_PAGE_BYTES - s->page_done_bytes,
 		       (1 + s->page_nr[s->page]) * KCOPY_MAP_PAGE_BYTES + s->page_done_bytes);
 }
 
@@ -98,23 +102,20 @@ static void flushed_cb(struct kedge_disk_io *io, int res)
 	}
 	s->page = 0;
 	s->page_done_bytes = 0;
-	write_page(s);
+	write_pages(s);
 }
 
-void kcopy_sink_commit(struct kcopy_sink *s, void (*fn)(void *arg, int res), void *arg)
+static void begin_commit(struct kcopy_sink *s)
 {
 	uint8_t bits[KCOPY_LEAF_BYTES];
 
-	kedge_assert(!s->is_committing);
 	s->is_committing = true;
-	s->commit_fn = fn;
-	s->commit_arg = arg;
 	/* step 1 */
 	s->nr_pages = 0;
 	s->is_more = false;
 	s->generation++;
-	for (uint64_t i = 0; i < s->here.nr_leaves; i++) {
-		struct kcopy_leaf *l = &s->here.leaves[i];
+	for (; s->at_leaf < s->here.nr_leaves; s->at_leaf++) {
+		struct kcopy_leaf *l = &s->here.leaves[s->at_leaf];
 		if (!l->is_dirty)
 			continue;
 		if (s->nr_pages == KCOPY_COMMIT_PAGES) {
@@ -122,15 +123,25 @@ void kcopy_sink_commit(struct kcopy_sink *s, void (*fn)(void *arg, int res), voi
 			break;
 		}
 		l->is_dirty = false;
-		s->page_nr[s->nr_pages] = i;
+		s->page_nr[s->nr_pages] = s->at_leaf;
 		s->page_nr_set[s->nr_pages] = l->nr_set;
-		kcopy_bitmap_store(&s->here, i, bits);
-		kcopy_map_encode_page(&s->header.uuid, i, s->generation, bits, s->pages + (size_t)s->nr_pages * KCOPY_MAP_PAGE_BYTES);
+		kcopy_bitmap_store(&s->here, s->at_leaf, bits);
+		kcopy_map_encode_page(&s->header.uuid, s->at_leaf, s->generation, bits,
+				      s->pages + (size_t)s->nr_pages * KCOPY_MAP_PAGE_BYTES);
 		s->nr_pages++;
 	}
 	/* step 2 */
 	s->flush_io = (struct kedge_disk_io){ .op = KEDGE_DISK_FLUSH, .fn = flushed_cb };
 	kedge_disk_submit(s->disk, &s->flush_io);
+}
+
+void kcopy_sink_commit(struct kcopy_sink *s, void (*fn)(void *arg, int res), void *arg)
+{
+	kedge_assert(!s->is_committing);
+	s->commit_fn = fn;
+	s->commit_arg = arg;
+	s->at_leaf = 0;
+	begin_commit(s);
 }
 
 bool kcopy_sink_is_committing(const struct kcopy_sink *s)

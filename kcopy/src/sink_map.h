@@ -8,7 +8,7 @@
 #include "sink.h"
 
 /* Pages in one commit; what is dirty beyond that waits for the next. */
-#define KCOPY_COMMIT_PAGES 128
+#define KCOPY_COMMIT_PAGES 1024
 
 struct sink_claim;
 
@@ -38,7 +38,8 @@ struct kcopy_sink {
 	uint32_t page_done_bytes;
 	struct kedge_disk_io flush_io;
 	struct kedge_op map_op;
-	bool is_more; /* dirty pages that found no room */
+	bool is_more;      /* dirty pages that found no room, */
+	uint64_t at_leaf;  /* from this one on */
 };
 
 /* Open or make the map and read it into the bitmap; blocks. As kcopy_sink_create. */

@@ -137,4 +137,17 @@ umount "$WORK/small"
 MOUNT=
 losetup -d "$LOOP_DEVICE"
 LOOP_DEVICE=
+
+echo "- 2 TiB that hold 2 MiB: a map of 16,513 pages, all of it durable, and none of it copied again"
+rm -f "$WORK/src" "$WORK/dst" "$WORK/map" "$WORK/disk"
+truncate -s 2T "$WORK/src"
+for at in 3 1500000; do openssl rand 1048576 | dd of="$WORK/src" bs=1M seek=$at conv=notrunc iflag=fullblock status=none; done
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" --json >"$WORK/json" 2>"$WORK/kcopy.log"
+for at in 0 3 1500000; do cmp -n 2097152 -i $((at * 1048576)) "$WORK/src" "$WORK/dst"; done
+[ "$(stat -c %b "$WORK/dst")" -le $((4096 + 128)) ] || fail "2 MiB take $(stat -c %b "$WORK/dst") blocks"
+# as after the crash of a copy that was almost through: a page that is torn costs its own blocks
+dd if=/dev/urandom of="$WORK/map" bs=1 seek=$((9000 * 4096 + 700)) count=8 conv=notrunc status=none
+"$KCOPY" "$WORK/src" "$WORK/dst" --map "$WORK/map" --json >"$WORK/json" 2>"$WORK/kcopy.log"
+grep -q "\"copied_bytes\":0,\"zero_bytes\":$((4064 * 8 * 4096)),\"resumed_bytes\":$(((2 << 40) - 4064 * 8 * 4096))" "$WORK/json" ||
+	fail "$(cat "$WORK/json")"
 echo PASS
