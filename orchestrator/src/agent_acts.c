@@ -403,11 +403,11 @@ void act_export(struct job *j)
 	bool is_bare_v6 = strchr(a, ':') && a[0] != '[';
 	char portal[KEDGED_ADDR_MAX + 16];
 
-	j->res = plane_export_start(j->config, &j->d, &j->port, &j->err);
+	j->res = plane_export_start(j->config, &j->d, &j->port, &j->left_out_bytes, &j->err);
 	if (j->res)
 		return;
 	snprintf(portal, sizeof portal, is_bare_v6 ? "[%s]:%u" : "%s:%u", a, (unsigned)j->port);
-	j->result = json_pack("{s:s, s:s}", "portal", portal, "iqn", j->d.export.iqn);
+	j->result = json_pack("{s:s, s:s, s:I}", "portal", portal, "iqn", j->d.export.iqn, "left_out_bytes", (json_int_t)j->left_out_bytes);
 }
 
 /* UNEXPORT and UNFENCE. */

@@ -118,6 +118,7 @@ struct job {
 	char ret_device[AGENT_DEVICE_MAX];
 	struct kedge_proc proc; /* of the workload */
 	uint16_t port;
+	uint64_t left_out_bytes;
 	bool was_running;
 	bool is_clone_gone; /* the clone was retired: the raw file is the volume */
 	bool is_device_gone;

@@ -416,10 +416,10 @@ bool plane_export_find(const struct kedged_config *c, const struct agent_unit *u
 	return agent_pid_read(pid, ret_proc) == 0 && kedge_proc_is_alive(ret_proc);
 }
 
-/* "ktarget: listening on ADDR:PORT" in its output. */
-static bool read_port(const char *out_path, uint16_t *ret_port)
+/* "ktarget: listening on ADDR:PORT" in its output, and behind it perhaps "ktarget: N bytes of free space are left out". */
+static bool read_port(const char *out_path, uint16_t *ret_port, uint64_t *ret_left_out_bytes)
 {
-	static const char mark[] = "listening on ";
+	static const char mark[] = "listening on ", free_mark[] = "\nktarget: ";
 	char *text = NULL, *p, *end;
 	size_t nr_bytes;
 	bool is_there = false;
@@ -429,6 +429,10 @@ static bool read_port(const char *out_path, uint16_t *ret_port)
 	p = strstr(text, mark);
 	end = p ? strchr(p, '\n') : NULL;
 	if (end) {
+		unsigned long long left_out = 0;
+		if (strncmp(end, free_mark, strlen(free_mark)) == 0)
+			sscanf(end + strlen(free_mark), "%llu bytes of free space are left out\n", &left_out);
+		*ret_left_out_bytes = left_out;
 		*end = 0;
 		p = strrchr(p, ':');
 		unsigned long port = p ? strtoul(p + 1, NULL, 10) : 0;
@@ -439,14 +443,14 @@ static bool read_port(const char *out_path, uint16_t *ret_port)
 	return is_there;
 }
 
-static int wait_port(const char *out, const struct kedge_proc *proc, uint16_t *ret_port, struct kedge_err *err)
+static int wait_port(const char *out, const struct kedge_proc *proc, uint16_t *ret_port, uint64_t *ret_left_out_bytes, struct kedge_err *err)
 {
 	uint64_t end_ns = kedge_clock_ns() + (uint64_t)LISTEN_TIMEOUT_MS * 1000000;
 	char said[200];
 
 	while (kedge_clock_ns() < end_ns) {
 		bool is_alive = kedge_proc_is_alive(proc);
-		if (is_alive && read_port(out, ret_port))
+		if (is_alive && read_port(out, ret_port, ret_left_out_bytes))
 			return 0;
 		if (!is_alive) {
 			last_line(out, said, sizeof said);
@@ -457,7 +461,16 @@ static int wait_port(const char *out, const struct kedge_proc *proc, uint16_t *r
 	return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "ktarget does not listen within %d s", LISTEN_TIMEOUT_MS / 1000);
 }
 
-int plane_export_start(const struct kedged_config *c, const struct agent_unit *u, uint16_t *ret_port, struct kedge_err *err)
+/* One export is one volume for all that read it, from its first moment to its last: whatever the configuration says by then. */
+static const char *free_space(const struct kedged_config *c, const struct agent_export *e)
+{
+	if (e->port)
+		return e->left_out_bytes ? "must" : "copy";
+	return c->is_free_skipped ? "skip" : "copy";
+}
+
+int plane_export_start(const struct kedged_config *c, const struct agent_unit *u, uint16_t *ret_port, uint64_t *ret_left_out_bytes,
+		       struct kedge_err *err)
 {
 	char portal[KEDGED_ADDR_MAX + 16], serial[KEDGE_SERIAL_MAX];
 	path_text program, chap, out, pid;
@@ -470,7 +483,7 @@ int plane_export_start(const struct kedged_config *c, const struct agent_unit *u
 	id_path(c, "export", &u->vol, "pid", pid);
 	program_path(c, "ktarget", program);
 	if (plane_export_find(c, u, &proc) && u->export.port)
-		return wait_port(out, &proc, ret_port, err);
+		return wait_port(out, &proc, ret_port, ret_left_out_bytes, err);
 	/* One whose port nobody recorded, or what a dead one left. */
 	if (agent_pid_read(pid, &proc) == 0 && agent_session_stop(&proc, 1000))
 		return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "the old ktarget of %s does not end", u->vol.name);
@@ -482,11 +495,12 @@ int plane_export_start(const struct kedged_config *c, const struct agent_unit *u
 	snprintf(portal, sizeof portal, is_v6 ? "[%s]:%u" : "%s:%u", c->portal_address, (unsigned)u->export.port);
 	serial_text(&u->vol, serial);
 	char *argv[] = {program, "--portal", portal, "--iqn", (char *)u->export.iqn, "--lun", (char *)u->vol.path, "--read-only",
-			"--initiator", (char *)u->export.initiator, "--chap-file", chap, "--serial", serial, NULL};
+			"--initiator", (char *)u->export.initiator, "--chap-file", chap, "--serial", serial,
+			"--free-space", (char *)(uintptr_t)free_space(c, &u->export), NULL};
 	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = out, .pid_path = pid},
 			  &proc, err);
 	if (!res)
-		res = wait_port(out, &proc, ret_port, err);
+		res = wait_port(out, &proc, ret_port, ret_left_out_bytes, err);
 	if (res)
 		plane_export_stop(c, u, NULL);
 	return res;

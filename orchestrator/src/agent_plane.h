@@ -44,8 +44,10 @@ int plane_clone_remove(const struct kedged_config *c, const struct agent_unit *u
 unsigned plane_clone_pids(const struct kedged_config *c, const char *name, pid_t *out, unsigned max);
 
 /* ---- ktarget ---- */
-/* Starts it (or finds it running) and tells its port. u->export.port 0: any. */
-int plane_export_start(const struct kedged_config *c, const struct agent_unit *u, uint16_t *ret_port, struct kedge_err *err);
+/* Starts it (or finds it running) and tells its port, and how much free space it leaves out. u->export.port 0: it is the first time, any port, and the
+ * configuration decides about free space; otherwise what it was the first time. */
+int plane_export_start(const struct kedged_config *c, const struct agent_unit *u, uint16_t *ret_port, uint64_t *ret_left_out_bytes,
+		       struct kedge_err *err);
 bool plane_export_find(const struct kedged_config *c, const struct agent_unit *u, struct kedge_proc *ret_proc);
 /* Ends it, drops its credentials. 0 also when none runs. */
 int plane_export_stop(const struct kedged_config *c, const struct agent_unit *u, struct kedge_err *err);

@@ -329,6 +329,7 @@ static void end_source(struct unit *u, struct job *j, struct agent_unit *next)
 		break;
 	case AGENT_EXPORT:
 		next->export.port = j->port;
+		next->export.left_out_bytes = j->left_out_bytes;
 		break;
 	case AGENT_UNEXPORT:
 	case AGENT_UNFENCE:

@@ -31,7 +31,8 @@ static const char schema_sql[] =
 	" is_hydrating INTEGER NOT NULL, rate_bps INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE exports("
 	" uuid TEXT PRIMARY KEY, iqn TEXT NOT NULL, initiator TEXT NOT NULL, port INTEGER NOT NULL,"
-	" user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL, mutual_secret TEXT NOT NULL) STRICT;"
+	" user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL, mutual_secret TEXT NOT NULL,"
+	" left_out_bytes INTEGER NOT NULL DEFAULT 0) STRICT;"
 	"CREATE TABLE workloads("
 	" uuid TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, is_wanted INTEGER NOT NULL,"
 	" epoch INTEGER NOT NULL, nr_restarts INTEGER NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,"
@@ -43,7 +44,9 @@ static const char schema_sql[] =
 	" uuid TEXT NOT NULL, epoch INTEGER NOT NULL, name TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY(uuid, epoch)) STRICT;"
 	"CREATE TABLE facts(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
 
-static const struct db_schema schema = {"agent records", schema_sql, 0x6b656461 /* "keda" */, 1, NULL};
+static const char *const upgrades[] = {"ALTER TABLE exports ADD COLUMN left_out_bytes INTEGER NOT NULL DEFAULT 0"};
+
+static const struct db_schema schema = {"agent records", schema_sql, 0x6b656461 /* "keda" */, 2, upgrades};
 
 struct agent_store {
 	struct db *db;
@@ -184,7 +187,7 @@ static int put_export(struct agent_store *s, const struct agent_unit *u, struct 
 
 	if (!u->export.is_recorded)
 		return delete_part(s, "DELETE FROM exports WHERE uuid=?", &u->vol.uuid, err);
-	res = db_prepare(s->db, "INSERT OR REPLACE INTO exports VALUES(?,?,?,?,?,?,?,?)", &r, err);
+	res = db_prepare(s->db, "INSERT OR REPLACE INTO exports VALUES(?,?,?,?,?,?,?,?,?)", &r, err);
 	if (res)
 		return res;
 	db_put_uuid(&r, &u->vol.uuid);
@@ -192,6 +195,7 @@ static int put_export(struct agent_store *s, const struct agent_unit *u, struct 
 	db_put_text(&r, u->export.initiator);
 	db_put_number(&r, u->export.port);
 	put_chap(&r, &u->export.chap);
+	db_put_number(&r, u->export.left_out_bytes);
 	return db_run(&r, "export", err);
 }
 
@@ -282,7 +286,10 @@ static int get_export(struct db_row *r, struct agent_unit *u)
 	if (db_get_text(r, u->export.iqn, sizeof u->export.iqn) || db_get_text(r, u->export.initiator, sizeof u->export.initiator))
 		return -EINVAL;
 	u->export.port = (uint16_t)db_get_number(r);
-	return get_chap(r, &u->export.chap);
+	if (get_chap(r, &u->export.chap))
+		return -EINVAL;
+	u->export.left_out_bytes = db_get_number(r);
+	return 0;
 }
 
 static int get_workload(struct db_row *r, struct agent_unit *u)
@@ -315,7 +322,7 @@ static int load_unit(struct agent_store *s, struct db_row *r, struct agent_unit 
 	res = load_part(s, "SELECT mode,meta,url,initiator,user,secret,mutual_user,mutual_secret,is_hydrating,rate_bps FROM clones WHERE uuid=?",
 			u, get_clone, err);
 	if (!res)
-		res = load_part(s, "SELECT iqn,initiator,port,user,secret,mutual_user,mutual_secret FROM exports WHERE uuid=?",
+		res = load_part(s, "SELECT iqn,initiator,port,user,secret,mutual_user,mutual_secret,left_out_bytes FROM exports WHERE uuid=?",
 				u, get_export, err);
 	if (!res)
 		res = load_part(s, "SELECT name,spec,is_wanted,epoch,nr_restarts,pid,start_ticks,boot_id FROM workloads WHERE uuid=?", u, get_workload,

@@ -51,6 +51,7 @@ struct agent_export {
 	char initiator[KEDGE_IQN_MAX + 1];
 	struct kedge_chap chap;
 	uint16_t port; /* 0: not known yet */
+	uint64_t left_out_bytes; /* free space, zeroes for who reads the export; as long as it lives. With port. */
 };
 
 struct agent_workload {

@@ -76,8 +76,9 @@ static json_t *export_json(const struct unit *u)
 
 	kedge_uuid_format(&u->d.vol.record.migration, migration);
 	snprintf(portal, sizeof portal, "%s:%u", c->portal_address, (unsigned)u->d.export.port);
-	return json_pack("{s:s, s:I, s:s, s:s, s:s, s:o}", "migration", migration, "epoch", (json_int_t)u->d.vol.record.export_epoch,
-			 "volume", u->d.vol.name, "iqn", u->d.export.iqn, "portal", portal, "pid",
+	return json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:o}", "migration", migration, "epoch", (json_int_t)u->d.vol.record.export_epoch,
+			 "volume", u->d.vol.name, "iqn", u->d.export.iqn, "portal", portal, "left_out_bytes",
+			 (json_int_t)u->d.export.left_out_bytes, "pid",
 			 w->proc.pid ? json_integer(w->proc.pid) : json_null());
 }
 

@@ -283,7 +283,7 @@ static int verify_receipt(const json_t *receipt, const char *secret_file)
 static void print_receipt(const json_t *r)
 {
 	const json_t *source = json_object_get(r, "source");
-	char size[32], verified[32], sampled[32], holes[32], written[32], downtime[32];
+	char size[32], verified[32], sampled[32], holes[32], written[32], downtime[32], left_out[32];
 
 	printf("receipt    %s\n", view_text(r, "migration", "?"));
 	printf("volume     %s (%s), epoch %" PRIu64 "\n", view_text(r, "volume", "?"), view_text(r, "volume_uuid", "?"),
@@ -298,6 +298,9 @@ static void print_receipt(const json_t *r)
 		printf("holes      %s by what the source says, not read there; %s of the above are samples of holes, seed %" PRIu64 "\n",
 		       kedge_size_format(view_u64(r, "hole_bytes"), holes, sizeof holes),
 		       kedge_size_format(view_u64(r, "sampled_bytes"), sampled, sizeof sampled), view_u64(r, "sample_seed"));
+	if (view_u64(r, "left_out_bytes"))
+		printf("left out   %s of free space, which is zeroes now\n",
+		       kedge_size_format(view_u64(r, "left_out_bytes"), left_out, sizeof left_out));
 	printf("downtime   %s\n", kedge_duration_format(view_u64(r, "downtime_ms"), downtime, sizeof downtime));
 	printf("source     %s, policy %s\n", json_is_true(json_object_get(source, "released")) ? "released" : "kept",
 	       view_text(source, "policy", "?"));

@@ -147,6 +147,14 @@ static int set_verify_holes(struct reader *r, const char *value)
 	return 0;
 }
 
+static int set_free_space(struct reader *r, const char *value)
+{
+	if (strcmp(value, "copy") != 0 && strcmp(value, "skip") != 0)
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "free_space is copy or skip, not \"%s\"", value);
+	r->config->is_free_skipped = strcmp(value, "skip") == 0;
+	return 0;
+}
+
 static int set_hold(struct reader *r, const char *value)
 {
 	if (duration_parse(value, &r->config->hold_ms))
@@ -178,6 +186,7 @@ static const struct {
 	{"agent", "portal_address", set_portal_address},
 	{"agent", "bin_dir", set_bin_dir},
 	{"agent", "verify_holes", set_verify_holes},
+	{"agent", "free_space", set_free_space},
 	{"coordinator", "hold", set_hold},
 	{"coordinator", "release", set_release},
 };

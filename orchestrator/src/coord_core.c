@@ -188,6 +188,7 @@ static void take_results(struct coord_migration *n, const struct coord_answer *a
 		break;
 	case COORD_SRC_FENCED:
 		snprintf(n->portal, sizeof n->portal, "%s", a->portal);
+		n->left_out_bytes = a->left_out_bytes;
 		break;
 	case COORD_HYDRATED:
 		n->verified_bytes = a->verified_bytes;

@@ -114,6 +114,7 @@ struct coord_migration {
 	int reason_code;	    /* why it was undone */
 	char reason[KEDGE_ERR_MSG_MAX];
 	char portal[COORD_PORTAL_MAX]; /* from EXPORTED on */
+	uint64_t left_out_bytes;       /* free space that does not travel; likewise */
 	/* From DETACHED on. verified: read on both sides; hole: agreed as holes by what the source says; sampled: how much of verified lies in holes. */
 	uint64_t verified_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
 	bool is_released;					/* the source copy is gone */
@@ -159,6 +160,7 @@ struct coord_answer {
 	uint32_t lbs_bytes;
 	bool is_running;
 	char portal[COORD_PORTAL_MAX];
+	uint64_t left_out_bytes;
 	uint64_t verified_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
 	bool is_released;
 };

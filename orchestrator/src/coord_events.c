@@ -173,7 +173,11 @@ static void describe(const struct coord_migration *m, char *out, size_t out_max)
 		snprintf(out, out_max, "fenced on %s", m->from);
 		break;
 	case COORD_EXPORTED:
-		snprintf(out, out_max, "exported read-only at %s", m->portal);
+		if (m->left_out_bytes)
+			snprintf(out, out_max, "exported read-only at %s, without %s of free space", m->portal,
+				 kedge_size_format(m->left_out_bytes, a, sizeof a));
+		else
+			snprintf(out, out_max, "exported read-only at %s", m->portal);
 		break;
 	case COORD_ATTACHED:
 		snprintf(out, out_max, "attached on %s, identity verified", m->to);

@@ -188,6 +188,7 @@ static void read_done(const json_t *result, struct coord_answer *a)
 	a->lbs_bytes = (uint32_t)number(result, "lbs_bytes");
 	a->is_running = json_is_true(json_object_get(result, "running"));
 	snprintf(a->portal, sizeof a->portal, "%s", text(result, "portal"));
+	a->left_out_bytes = number(result, "left_out_bytes");
 	a->verified_bytes = number(result, "verified_bytes");
 	a->hole_bytes = number(result, "hole_bytes");
 	a->sampled_bytes = number(result, "sampled_bytes");

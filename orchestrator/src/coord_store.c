@@ -34,7 +34,7 @@ static const char schema_sql[] =
 	" verified_bytes INTEGER NOT NULL, written_bytes INTEGER NOT NULL, mismatch_bytes INTEGER NOT NULL,"
 	" is_released INTEGER NOT NULL, hold_until_ms INTEGER NOT NULL, times TEXT NOT NULL,"
 	" engine TEXT NOT NULL DEFAULT 'user', hole_bytes INTEGER NOT NULL DEFAULT 0, sampled_bytes INTEGER NOT NULL DEFAULT 0,"
-	" sample_seed INTEGER NOT NULL DEFAULT 0) STRICT;"
+	" sample_seed INTEGER NOT NULL DEFAULT 0, left_out_bytes INTEGER NOT NULL DEFAULT 0) STRICT;"
 	"CREATE TABLE specs(migration TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;"
 	"CREATE TABLE secrets("
 	" migration TEXT PRIMARY KEY, user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL,"
@@ -52,9 +52,10 @@ static const char *const upgrades[] = {
 	"ALTER TABLE migrations ADD COLUMN hole_bytes INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE migrations ADD COLUMN sampled_bytes INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE migrations ADD COLUMN sample_seed INTEGER NOT NULL DEFAULT 0",
+	"ALTER TABLE migrations ADD COLUMN left_out_bytes INTEGER NOT NULL DEFAULT 0",
 };
 
-static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 3, upgrades};
+static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 4, upgrades};
 
 struct coord_store {
 	struct db *db;
@@ -150,15 +151,16 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 			     "INSERT INTO migrations(id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,"
 			     "rate_bps,hold_ms,is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,"
 			     "verified_bytes,written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,"
-			     "hole_bytes,sampled_bytes,sample_seed)"
-			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+			     "hole_bytes,sampled_bytes,sample_seed,left_out_bytes)"
+			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 			     " ON CONFLICT(id) DO UPDATE SET size_bytes=excluded.size_bytes, lbs_bytes=excluded.lbs_bytes,"
 			     " wants_start=excluded.wants_start, step=excluded.step, aborted_at=excluded.aborted_at,"
 			     " is_failed=excluded.is_failed, reason_code=excluded.reason_code, reason=excluded.reason,"
 			     " portal=excluded.portal, verified_bytes=excluded.verified_bytes, written_bytes=excluded.written_bytes,"
 			     " mismatch_bytes=excluded.mismatch_bytes, is_released=excluded.is_released,"
 			     " hold_until_ms=excluded.hold_until_ms, times=excluded.times, hole_bytes=excluded.hole_bytes,"
-			     " sampled_bytes=excluded.sampled_bytes, sample_seed=excluded.sample_seed",
+			     " sampled_bytes=excluded.sampled_bytes, sample_seed=excluded.sample_seed,"
+			     " left_out_bytes=excluded.left_out_bytes",
 			     &r, err);
 
 	if (res)
@@ -194,6 +196,7 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 	db_put_number(&r, m->hole_bytes);
 	db_put_number(&r, m->sampled_bytes);
 	db_put_number(&r, m->sample_seed);
+	db_put_number(&r, m->left_out_bytes);
 	return res ? res : db_run(&r, "migration", err);
 }
 
@@ -251,6 +254,7 @@ static int get_migration(struct db_row *r, struct coord_migration *m)
 	m->hole_bytes = db_get_number(r);
 	m->sampled_bytes = db_get_number(r);
 	m->sample_seed = db_get_number(r);
+	m->left_out_bytes = db_get_number(r);
 	return 0;
 }
 
@@ -262,7 +266,7 @@ int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, cons
 				       "SELECT id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,rate_bps,hold_ms,"
 				       "is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,verified_bytes,"
 				       "written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,hole_bytes,sampled_bytes,"
-				       "sample_seed FROM migrations ORDER BY nr",
+				       "sample_seed,left_out_bytes FROM migrations ORDER BY nr",
 				       &r, err);
 
 	if (res)

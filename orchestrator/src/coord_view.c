@@ -113,6 +113,7 @@ json_t *migration_json(const struct run *r)
 	json_object_set_new(out, "verified_bytes", compared_json(r, "verified_bytes", m->verified_bytes));
 	json_object_set_new(out, "hole_bytes", compared_json(r, "hole_bytes", m->hole_bytes));
 	json_object_set_new(out, "sampled_bytes", compared_json(r, "sampled_bytes", m->sampled_bytes));
+	json_object_set_new(out, "left_out_bytes", json_integer((json_int_t)m->left_out_bytes));
 	json_object_set_new(out, "exposed_bytes", json_integer((json_int_t)exposed_bytes(r)));
 	add_eta(r, out);
 	json_object_set_new(out, "downtime_ms",
@@ -148,11 +149,11 @@ char *receipt_text(const struct run *r)
 
 	kedge_uuid_format(&m->id, id);
 	kedge_uuid_format(&m->volume_uuid, uuid);
-	out = json_pack("{s:i, s:s, s:s, s:s, s:s?, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:{s:s, s:b}}", "v", 1, "migration", id,
+	out = json_pack("{s:i, s:s, s:s, s:s, s:s?, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:{s:s, s:b}}", "v", 1, "migration", id,
 			"volume", m->volume, "volume_uuid", uuid, "workload", m->workload[0] ? m->workload : NULL, "from", m->from, "to",
 			m->to, "epoch", (json_int_t)m->epoch, "size_bytes", (json_int_t)m->size_bytes, "verified_bytes",
 			(json_int_t)m->verified_bytes, "written_bytes", (json_int_t)m->written_bytes, "mismatch_bytes",
-			(json_int_t)m->mismatch_bytes, "downtime_ms",
+			(json_int_t)m->mismatch_bytes, "left_out_bytes", (json_int_t)m->left_out_bytes, "downtime_ms",
 			coord_core_downtime(m, &downtime_ms) ? json_integer((json_int_t)downtime_ms) : json_null(), "steps",
 			times_json(m), "source", "policy", m->is_release_delete ? "delete" : "keep", "released", m->is_released);
 	json_object_set_new(out, "hole_bytes", json_integer((json_int_t)m->hole_bytes));

@@ -94,6 +94,15 @@ static void read_failed(struct tgt_cmd *cmd, int res)
 	tgt_conn_queue(cmd);
 }
 
+/* What is missing of the chunk, as far as it comes from one place. */
+static void read_part(struct tgt_cmd *cmd, uint64_t chunk)
+{
+	uint64_t have = cmd->read_bytes - cmd->chunk_start, at = cmd->disk_bytes + cmd->read_bytes, n = chunk - have;
+	int fd = tgt_lun_read_from(cmd->lun, at, &n);
+
+	kedge_op_read(tgt_server_loop(cmd->c->s), &cmd->op, fd, cmd->buf + have, n, at);
+}
+
 static void read_cb(struct kedge_op *op, int res)
 {
 	struct tgt_cmd *cmd = kedge_container_of(op, struct tgt_cmd, op);
@@ -102,10 +111,8 @@ static void read_cb(struct kedge_op *op, int res)
 
 	if (res > 0 && !c->is_gone) {
 		cmd->read_bytes += (uint64_t)res;
-		if (cmd->read_bytes - cmd->chunk_start < chunk) { /* short: go on where it stopped */
-			uint64_t at = cmd->read_bytes - cmd->chunk_start;
-			kedge_op_read(tgt_server_loop(c->s), &cmd->op, cmd->lun->fd, cmd->buf + at, chunk - at,
-				      cmd->disk_bytes + cmd->read_bytes);
+		if (cmd->read_bytes - cmd->chunk_start < chunk) { /* short, or the next is of another kind: go on where it stopped */
+			read_part(cmd, chunk);
 			return;
 		}
 	} else if (!c->is_gone) {
@@ -142,7 +149,7 @@ static bool begin_read(struct tgt_cmd *cmd)
 	if (read_cached(cmd, chunk))
 		return true;
 	cmd->op.fn = read_cb;
-	kedge_op_read(tgt_server_loop(c->s), &cmd->op, cmd->lun->fd, cmd->buf, chunk, cmd->disk_bytes + cmd->sent_bytes);
+	read_part(cmd, chunk);
 	return false;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Purpose. LUNs: open, identify, allocation status.
- * Owns. The descriptor, the mapping. Locks. None.
+ * Owns. The descriptors, the mapping, the free map. Locks. None.
  */
 #include "lun.h"
 
@@ -16,8 +16,11 @@
 
 #include "kedge/bytes.h"
 #include "kedge/file.h"
+#include "kedge/log.h"
 
 #define DESCRIPTORS_MAX 256u
+/* What is looked at for them: neighbours of one kind share a descriptor. */
+#define STEPS_MAX (4 * DESCRIPTORS_MAX)
 #define PAGE_BYTES 4096u
 #define CACHED_MAX_BYTES (1u << 20)
 
@@ -73,6 +76,8 @@ bool tgt_lun_is_cached(const struct tgt_lun *l, uint64_t start_bytes, uint64_t n
 	uint64_t nr = (start_bytes + nr_bytes - first + PAGE_BYTES - 1) / PAGE_BYTES;
 	struct stat st;
 
+	if (tgt_ranges_overlap(&l->free.ranges, start_bytes, start_bytes + nr_bytes))
+		return false; /* zeroes, whatever the file has there */
 	if (!l->map || nr == 0 || nr > sizeof pages || fstat(l->fd, &st) < 0)
 		return false;
 	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size < start_bytes + nr_bytes)
@@ -102,6 +107,7 @@ int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct
 	if (strlen(path) >= sizeof l->path)
 		return kedge_err_set(err, -ENAMETOOLONG, KEDGE_SIDE_NONE, "--lun: path too long");
 	strcpy(l->path, path);
+	l->zero_fd = -1;
 	l->fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (l->fd < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_NONE, "--lun %s: %s", path, strerror(errno));
@@ -119,7 +125,8 @@ int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct
 	}
 	l->unit.nr_blocks = size_bytes / l->unit.lbs_bytes;
 	fstat(l->fd, &st);
-	l->unit.can_lba_status = S_ISREG(st.st_mode);
+	l->is_file = S_ISREG(st.st_mode);
+	l->unit.can_lba_status = l->is_file;
 	if (serial)
 		strcpy(l->unit.serial, serial);
 	else
@@ -139,8 +146,10 @@ int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct
 void tgt_lun_close(struct tgt_lun *l)
 {
 	tgt_lun_distrust_cache(l);
+	tgt_ranges_fini(&l->free.ranges);
+	kedge_close(l->zero_fd);
 	kedge_close(l->fd);
-	l->fd = -1;
+	l->fd = l->zero_fd = -1;
 }
 
 /* What was cut off the file since it was opened is no hole: a hole reads as zeroes, this does not read at all. */
@@ -151,37 +160,101 @@ static bool is_cut_short(const struct tgt_lun *l)
 	return fstat(l->fd, &st) < 0 || (uint64_t)st.st_size < l->unit.nr_blocks * l->unit.lbs_bytes;
 }
 
+/* Is at a hole of the file? Where that answer ends. Only whole logical blocks are a hole. */
+static bool is_file_hole(const struct tgt_lun *l, uint64_t at, uint64_t end, uint64_t *ret_stop)
+{
+	uint32_t lbs = l->unit.lbs_bytes;
+	off_t data = lseek(l->fd, (off_t)at, SEEK_DATA), hole;
+	bool is_hole = data < 0 ? errno == ENXIO && !is_cut_short(l) : (uint64_t)data > at;
+	uint64_t stop = end;
+
+	if (is_hole && data >= 0) {
+		stop = kedge_round_down((uint64_t)data, lbs);
+		is_hole = stop > at;
+	}
+	if (!is_hole) {
+		hole = data < 0 ? -1 : lseek(l->fd, data, SEEK_HOLE);
+		stop = hole < 0 ? end : kedge_round_up((uint64_t)hole, lbs);
+	}
+	*ret_stop = kedge_min_u64(stop, end);
+	return is_hole;
+}
+
+static bool is_deallocated(const struct tgt_lun *l, uint64_t at, uint64_t end, uint64_t *ret_stop)
+{
+	if (tgt_ranges_at(&l->free.ranges, at, end, ret_stop))
+		return true;
+	return l->is_file && is_file_hole(l, at, *ret_stop, ret_stop);
+}
+
 uint32_t tgt_lun_status(const struct tgt_lun *l, uint64_t lba, uint32_t allocation, uint8_t *out)
 {
 	uint32_t lbs = l->unit.lbs_bytes, n = 0;
 	uint32_t max = (uint32_t)kedge_min_u64((allocation - 8) / 16, DESCRIPTORS_MAX);
 	uint64_t at = lba * lbs, end = l->unit.nr_blocks * lbs;
+	uint8_t *d = NULL; /* the last descriptor */
 
 	memset(out, 0, 8);
-	while (at < end && n < max) {
-		uint8_t *d = out + 8 + 16 * n;
-		off_t data = lseek(l->fd, (off_t)at, SEEK_DATA);
-		bool is_hole = data < 0 ? errno == ENXIO && !is_cut_short(l) : (uint64_t)data > at;
-		uint64_t stop = end;
-
-		if (is_hole && data >= 0) {
-			/* only whole blocks are a hole */
-			stop = kedge_round_down((uint64_t)data, lbs);
-			is_hole = stop > at;
+	for (unsigned step = 0; at < end && step < STEPS_MAX; step++) {
+		uint64_t stop, blocks, before = d ? kedge_get_be32(d + 8) : 0;
+		uint8_t status = is_deallocated(l, at, end, &stop) ? 1 : 0; /* deallocated, or mapped */
+		blocks = kedge_min_u64((stop - at) / lbs, 0xffffffffu);
+		if (d && d[12] == status && before + blocks <= 0xffffffffu) {
+			kedge_put_be32(d + 8, (uint32_t)(before + blocks));
+		} else if (n < max) {
+			d = out + 8 + 16 * n++;
+			memset(d, 0, 16);
+			kedge_put_be64(d, at / lbs);
+			kedge_put_be32(d + 8, (uint32_t)blocks);
+			d[12] = status;
+		} else {
+			break;
 		}
-		if (!is_hole) {
-			off_t hole = data < 0 ? (off_t)end : lseek(l->fd, data, SEEK_HOLE);
-			stop = hole < 0 ? end : kedge_round_up((uint64_t)hole, lbs);
-			stop = kedge_min_u64(stop, end);
-		}
-		uint64_t blocks = kedge_min_u64((stop - at) / lbs, 0xffffffffu);
-		memset(d, 0, 16);
-		kedge_put_be64(d, at / lbs);
-		kedge_put_be32(d + 8, (uint32_t)blocks);
-		d[12] = is_hole ? 1 : 0; /* deallocated, or mapped */
 		at += blocks * lbs;
-		n++;
 	}
 	kedge_put_be32(out, 4 + 16 * n);
 	return 8 + 16 * n;
+}
+
+/* ---- free space ---- */
+
+int tgt_lun_read_from(const struct tgt_lun *l, uint64_t start_bytes, uint64_t *nr_bytes)
+{
+	uint64_t stop;
+	bool is_free = tgt_ranges_at(&l->free.ranges, start_bytes, start_bytes + *nr_bytes, &stop);
+
+	*nr_bytes = stop - start_bytes;
+	return is_free ? l->zero_fd : l->fd;
+}
+
+/* Served again, it was looked at when its export began: who mounts a copy to read it does no harm. */
+static int take_free(struct tgt_lun *l, bool is_again, struct kedge_err *err)
+{
+	int r;
+
+	if (l->unit.lbs_bytes > KEDGE_BLOCK_BYTES)
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_SOURCE, "its logical blocks have %u bytes", l->unit.lbs_bytes);
+	l->zero_fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	if (l->zero_fd < 0)
+		return kedge_err_set(err, -errno, KEDGE_SIDE_SOURCE, "/dev/zero: %s", strerror(errno));
+	r = tgt_freemap_read(l->fd, is_again ? NULL : l->path, l->unit.nr_blocks * l->unit.lbs_bytes, &l->free, err);
+	l->unit.can_lba_status |= r == 0;
+	return r;
+}
+
+int tgt_lun_take_free(struct tgt_lun *l, enum tgt_free_space how, struct kedge_err *err)
+{
+	struct kedge_err why = {0};
+
+	if (how == TGT_FREE_COPY)
+		return 0;
+	if (take_free(l, how == TGT_FREE_MUST, &why) == 0) {
+		kedge_info("--lun %s: %llu bytes of free space of its %s are left out", l->path,
+			   (unsigned long long)tgt_ranges_total_bytes(&l->free.ranges), l->free.fs);
+		return 0;
+	}
+	if (how == TGT_FREE_MUST)
+		return kedge_err_set(err, why.code, KEDGE_SIDE_SOURCE, "--lun %s: no free map: %s", l->path, why.msg);
+	kedge_warn("--lun %s: no free map, all of it is copied: %s", l->path, why.msg);
+	return 0;
 }

@@ -35,6 +35,7 @@ static const char help[] =
 	"  --initiator IQN       only this initiator may log in\n"
 	"  --chap-file FILE      CHAP names and secrets, mode 0600\n"
 	"  --max-sessions N      at most so many sessions (default 16)\n"
+	"  --free-space HOW      of a file system directly on a LUN (ext4, XFS): copy (default), skip, or must\n"
 	"  --help, --version\n"
 	"\nPrints \"ktarget: listening on ADDR:PORT\" when it does. Ends with 0 on SIGTERM.\n";
 
@@ -67,6 +68,19 @@ static bool take_sessions(const char *text, unsigned *ret_nr)
 	return true;
 }
 
+static bool take_free_space(const char *text, enum tgt_free_space *ret_how)
+{
+	static const char *const names[] = {[TGT_FREE_COPY] = "copy", [TGT_FREE_SKIP] = "skip", [TGT_FREE_MUST] = "must"};
+
+	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(names); i++) {
+		if (strcmp(text, names[i]) == 0) {
+			*ret_how = (enum tgt_free_space)i;
+			return true;
+		}
+	}
+	return false;
+}
+
 static int serve(const struct tgt_opts *o)
 {
 	struct program p = {.sig_op.fn = sig_cb};
@@ -88,7 +102,10 @@ static int serve(const struct tgt_opts *o)
 	signal(SIGPIPE, SIG_IGN);
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
 	kedge_op_read(p.loop, &p.sig_op, fd, &p.sig_info, sizeof p.sig_info, 0);
+	/* both at once: who has seen the first has the second */
 	printf("ktarget: listening on %s\n", tgt_server_portal(p.server));
+	if (o->free_space != TGT_FREE_COPY)
+		printf("ktarget: %llu bytes of free space are left out\n", (unsigned long long)tgt_server_left_out_bytes(p.server));
 	fflush(stdout);
 	r = kedge_loop_run(p.loop);
 	tgt_server_destroy(p.server);
@@ -98,12 +115,13 @@ static int serve(const struct tgt_opts *o)
 
 int main(int argc, char **argv)
 {
-	enum { PORTAL = 256, IQN, LUN, SERIAL, READ_ONLY, INITIATOR, CHAP_FILE, MAX_SESSIONS, HELP, VERSION };
+	enum { PORTAL = 256, IQN, LUN, SERIAL, READ_ONLY, INITIATOR, CHAP_FILE, MAX_SESSIONS, FREE_SPACE, HELP, VERSION };
 	static const struct option longs[] = {
 		{"portal", required_argument, NULL, PORTAL}, {"iqn", required_argument, NULL, IQN},
 		{"lun", required_argument, NULL, LUN}, {"serial", required_argument, NULL, SERIAL},
 		{"read-only", no_argument, NULL, READ_ONLY}, {"initiator", required_argument, NULL, INITIATOR},
 		{"chap-file", required_argument, NULL, CHAP_FILE}, {"max-sessions", required_argument, NULL, MAX_SESSIONS},
+		{"free-space", required_argument, NULL, FREE_SPACE},
 		{"help", no_argument, NULL, HELP}, {"version", no_argument, NULL, VERSION}, {0},
 	};
 	struct tgt_opts o = {0};
@@ -133,6 +151,10 @@ int main(int argc, char **argv)
 		case MAX_SESSIONS:
 			if (!take_sessions(optarg, &o.nr_sessions_max))
 				return usage("--max-sessions: 1 to 256");
+			break;
+		case FREE_SPACE:
+			if (!take_free_space(optarg, &o.free_space))
+				return usage("--free-space: copy, skip or must");
 			break;
 		case HELP: fputs(help, stdout); return 0;
 		case VERSION: printf("ktarget " KEDGE_VERSION "\n"); return 0;

@@ -74,6 +74,15 @@ const char *tgt_server_portal(const struct tgt_server *s)
 	return s->portal;
 }
 
+uint64_t tgt_server_left_out_bytes(const struct tgt_server *s)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < s->nr_luns; i++)
+		n += tgt_ranges_total_bytes(&s->luns[i].free.ranges);
+	return n;
+}
+
 uint16_t tgt_server_next_tsih(struct tgt_server *s)
 {
 	if (++s->tsih == 0)
@@ -394,6 +403,8 @@ int tgt_server_create(struct kedge_loop *l, const struct tgt_opts *o, struct tgt
 		r = tgt_lun_open(&s->luns[i], o->lun_paths[i], o->serials[i], err);
 		if (r == 0)
 			s->nr_luns++;
+		if (r == 0)
+			r = tgt_lun_take_free(&s->luns[i], o->free_space, err);
 	}
 	if (r == 0)
 		r = check_serials(s, err);

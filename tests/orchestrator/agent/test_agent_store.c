@@ -63,7 +63,8 @@ static struct agent_unit full_unit(void)
 					     .booted_epoch = 3, .revoked_epoch = 2};
 	u.clone = (struct agent_clone){.mode = AGENT_CLONE_ATTACHED, .meta = "/m", .url = "iscsi://x", .initiator = "iqn.i",
 				       .chap = {"u", "s", "mu", "ms"}};
-	u.export = (struct agent_export){.is_recorded = true, .iqn = "iqn.t", .initiator = "iqn.j", .port = 65535, .chap = {"a", "b", "c", "d"}};
+	u.export = (struct agent_export){.is_recorded = true, .iqn = "iqn.t", .initiator = "iqn.j", .port = 65535, .chap = {"a", "b", "c", "d"},
+					 .left_out_bytes = 1ull << 50};
 	u.work = (struct agent_workload){.is_defined = true, .name = "w", .spec = strdup("{\"start\":[\"x\"]}"), .is_wanted = true, .epoch = 4,
 					 .nr_restarts = 2, .proc = {.pid = 42, .start_ticks = 1ull << 40, .boot_id = "boot"}};
 	return u;
@@ -114,7 +115,7 @@ static void test_store_gives_back_every_field(void **state)
 	assert_true(l->vol.size_bytes == u.vol.size_bytes && l->vol.lbs_bytes == 4096 && l->vol.is_block);
 	assert_memory_equal(&l->clone, &u.clone, sizeof u.clone);
 	assert_memory_equal(&l->export.chap, &u.export.chap, sizeof u.export.chap);
-	assert_true(l->export.port == 65535 && l->export.is_recorded);
+	assert_true(l->export.port == 65535 && l->export.is_recorded && l->export.left_out_bytes == 1ull << 50);
 	assert_string_equal(l->export.iqn, "iqn.t");
 	assert_string_equal(l->work.spec, u.work.spec);
 	assert_true(l->work.is_wanted && l->work.epoch == 4 && l->work.nr_restarts == 2);

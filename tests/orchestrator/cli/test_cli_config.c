@@ -68,7 +68,7 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 	struct kedge_err err;
 
 	(void)state;
-	assert_int_equal(read_text("; a comment\nstate_dir = /s\nrun_dir = /r\n[agent]\nverify_holes = read\n[coordinator]\nhold = 30m\nrelease = keep\n"
+	assert_int_equal(read_text("; a comment\nstate_dir = /s\nrun_dir = /r\n[agent]\nverify_holes = read\nfree_space = skip\n[coordinator]\nhold = 30m\nrelease = keep\n"
 				   "[host a]\naddress = 10.1.2.3:7420\n[host b]\naddress = [fd00::2]:7420\n",
 				   &c, &err),
 			 0);
@@ -82,6 +82,7 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 	assert_int_equal(c.hold_ms, 1800000);
 	assert_false(c.is_release_delete);
 	assert_true(c.is_verify_holes_read);
+	assert_true(c.is_free_skipped);
 	assert_int_equal(c.nr_hosts, 2);
 	assert_string_equal(c.hosts[1].name, "b");
 	assert_string_equal(c.hosts[1].address, "[fd00::2]:7420");
@@ -101,6 +102,7 @@ static void test_config_wrong_lines_are_named(void **state)
 		{"host = b\n", "kedged.conf:6: \"host\" is given twice"},
 		{"state_dir = relative\n", "kedged.conf:6: \"relative\" is not an absolute path"},
 		{"nonsense\n", "kedged.conf:6:"},
+		{"[agent]\nfree_space = maybe\n", "kedged.conf:7: free_space is copy or skip"},
 		{"[coordinator]\nhold = 5\n", "kedged.conf:7: \"5\" is not a duration"},
 		{"[agent]\nverify_holes = no\n", "kedged.conf:7: verify_holes is status or read"},
 		{"[coordinator]\nrelease = burn\n", "kedged.conf:7: release is delete or keep"},
