@@ -17,6 +17,7 @@
 
 #include "address.h"
 #include "duration.h"
+#include "kedge/size.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "orch/kedged.h"
@@ -147,6 +148,26 @@ static int set_verify_holes(struct reader *r, const char *value)
 	return 0;
 }
 
+static int set_hydrate_floor(struct reader *r, const char *value)
+{
+	uint64_t bytes;
+
+	if (strlen(value) >= sizeof r->config->hydrate_floor || kedge_size_parse(value, &bytes) || bytes > INT64_MAX)
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "\"%s\" is not a number of bytes (8M, 0)", value);
+	strcpy(r->config->hydrate_floor, value);
+	return 0;
+}
+
+static int set_latency_factor(struct reader *r, const char *value)
+{
+	uint32_t percent;
+
+	if (strlen(value) >= sizeof r->config->latency_factor || kedge_factor_parse(value, &percent) || (percent && (percent < 101 || percent > 10000)))
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "\"%s\" is not a factor from 1.01 to 100, or 0", value);
+	strcpy(r->config->latency_factor, value);
+	return 0;
+}
+
 static int set_hold(struct reader *r, const char *value)
 {
 	if (duration_parse(value, &r->config->hold_ms))
@@ -178,6 +199,8 @@ static const struct {
 	{"agent", "portal_address", set_portal_address},
 	{"agent", "bin_dir", set_bin_dir},
 	{"agent", "verify_holes", set_verify_holes},
+	{"agent", "hydrate_floor", set_hydrate_floor},
+	{"agent", "latency_factor", set_latency_factor},
 	{"coordinator", "hold", set_hold},
 	{"coordinator", "release", set_release},
 };
