@@ -26,6 +26,8 @@
 #define BUDGET_MAX 3.0
 #define BUDGET_MIN (-24.0)
 #define LATE_MIN 2.0             /* more that are late than may be: a step down */
+#define SLOW_IOS 256
+#define SLOW_MAX 0.4             /* no further up; half of them slow: down */
 #define WINDOW_IOS 32            /* one judgement: so many I/Os and so long … */
 #define WINDOW_MS 10
 #define WINDOW_MAX_MS 100        /* … or fewer, and longer */
@@ -55,6 +57,7 @@ struct kcopy_governor {
 	/* what is seen */
 	struct kcopy_latency idle[KCOPY_NR_IO_KINDS], busy[KCOPY_NR_IO_KINDS];
 	uint64_t limit_ns[KCOPY_NR_IO_KINDS]; /* 0: not known */
+	uint64_t middle_ns[KCOPY_NR_IO_KINDS]; /* likewise of the median */
 	uint64_t recent[KCOPY_NR_IO_KINDS];   /* I/Os, fading: what there is most of */
 	uint64_t last_io_ns, lag_ns, lag_at_ns;
 	bool has_io;
@@ -62,10 +65,10 @@ struct kcopy_governor {
 	uint64_t inflight_bytes, copy_end_ns;
 
 	/* the judgement */
-	double level, hurt_level, budget, low; /* low: of the budget, at the last step down; 0: there is none to make good */
+	double level, hurt_level, budget, low, slow; /* slow: share beyond middle_ns, of the last SLOW_IOS or so; low: of the budget, at the last step down; 0: there is none to make good */
 	bool has_hurt, was_governed;
 	uint64_t window_ns, sink_until_ns; /* 0: not sinking */
-	uint32_t window_ios, window_late;
+	uint32_t window_ios, window_late, window_slow; /* slow: beyond middle_ns */
 	uint64_t nr_ios, nr_late;
 
 	/* the pause in which a baseline is learned */
@@ -110,6 +113,7 @@ static void set_limit(struct kcopy_governor *g, unsigned kind)
 	uint64_t base_ns = g->idle[kind].nr >= KNOWN_IOS ? kcopy_latency_ns(&g->idle[kind], 10) : 0;
 
 	g->limit_ns[kind] = base_ns * g->latency_percent / 100;
+	g->middle_ns[kind] = kcopy_latency_ns(&g->idle[kind], 500) * g->latency_percent / 100;
 }
 
 void kcopy_governor_set(struct kcopy_governor *g, uint32_t latency_percent, uint64_t floor_bps, uint64_t now_ns)
@@ -121,7 +125,7 @@ void kcopy_governor_set(struct kcopy_governor *g, uint32_t latency_percent, uint
 	/* where it hurt, it did so by another measure */
 	g->latency_percent = latency_percent;
 	g->has_hurt = false;
-	g->budget = g->low = 0;
+	g->budget = g->low = g->slow = 0;
 	for (unsigned k = 0; k < KCOPY_NR_IO_KINDS; k++)
 		set_limit(g, k);
 }
@@ -183,6 +187,7 @@ void kcopy_governor_io(struct kcopy_governor *g, enum kcopy_io_kind kind, uint64
 	bool is_late = took_ns > g->limit_ns[kind];
 	g->window_ios++;
 	g->window_late += is_late;
+	g->window_slow += took_ns > g->middle_ns[kind];
 	g->nr_ios++;
 	g->nr_late += is_late;
 }
@@ -212,7 +217,7 @@ void kcopy_governor_ended(struct kcopy_governor *g, uint64_t nr_bytes, uint64_t 
 static void begin_window(struct kcopy_governor *g, uint64_t now_ns)
 {
 	g->window_ns = now_ns;
-	g->window_ios = g->window_late = 0;
+	g->window_ios = g->window_late = g->window_slow = 0;
 }
 
 static double level_max(unsigned nr_max, uint32_t max_bytes)
@@ -237,6 +242,7 @@ static void step_down(struct kcopy_governor *g, uint64_t now_ns)
 	g->has_hurt = true;
 	g->level -= DOWN;
 	g->low = g->budget;
+	g->slow = g->slow > SLOW_MAX ? SLOW_MAX : g->slow; /* the next step needs more of them */
 	g->sink_until_ns = now_ns + SINK_MAX_MS * NS_PER_MS;
 }
 
@@ -250,14 +256,19 @@ static void judge(struct kcopy_governor *g, uint64_t now_ns, double max)
 	g->budget = g->budget > BUDGET_MAX ? BUDGET_MAX : g->budget < BUDGET_MIN ? BUDGET_MIN : g->budget;
 	if (g->budget >= 0)
 		g->low = 0;
+	/* where the slow hundredth is very slow by itself, that alone would allow anything */
+	if (g->window_ios)
+		g->slow += ((double)g->window_slow / g->window_ios - g->slow) * (double)kedge_min_u64(g->window_ios, SLOW_IOS) / SLOW_IOS;
 	double window_bytes = UNIT_BYTES * exp2(g->level > 0 ? g->level : 0);
 	if (g->sink_until_ns && (now_ns >= g->sink_until_ns || (double)g->inflight_bytes <= window_bytes))
 		g->sink_until_ns = 0; /* what is judged next began after the step */
 	else if (g->sink_until_ns)
 		;
+	else if (g->slow > 0.5)
+		step_down(g, now_ns);
 	else if (g->window_late && (g->budget <= g->low - LATE_MIN || g->budget <= BUDGET_MIN)) /* a late one now and then is chance */
 		step_down(g, now_ns);
-	else if (g->window_ios && !g->window_late && g->budget >= 0)
+	else if (g->window_ios && !g->window_late && g->slow < SLOW_MAX && g->budget >= 0)
 		step_up(g);
 	g->level = g->level < LEVEL_MIN ? LEVEL_MIN : g->level > max ? max : g->level;
 	begin_window(g, now_ns);

@@ -332,6 +332,21 @@ static void test_governor_sees_through_the_noise_of_others(void **state)
 	kcopy_governor_destroy(w.g);
 }
 
+/* A few I/Os that are very slow by themselves are no leave to make all of them slow. */
+static void test_governor_keeps_the_median(void **state)
+{
+	struct world w = world(18, 1000, 500, 1, 400, 2000);
+
+	w.others_percent = 3; /* the 99th percentile is four times the median */
+	begin(&w, 150, 1 * MIB);
+	run(&w, 3, false);
+	run(&w, 27, true);
+	printf("# %.0f %% beyond 1.5 times the median, %.0f MiB/s\n", 100 * slow_share(&w, 5, 30), mib_s(&w, 5, 30));
+	assert_true(slow_share(&w, 5, 30) <= 0.5);
+	assert_true(mib_s(&w, 5, 30) >= 100);
+	kcopy_governor_destroy(w.g);
+}
+
 /* A workload comes back while much is queued: that it is slow until the queue is gone says nothing of the level. */
 static void test_governor_waits_for_what_is_under_way(void **state)
 {
@@ -502,6 +517,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_governor_comes_to_rest),
 		cmocka_unit_test(test_governor_learns_a_new_baseline),
 		cmocka_unit_test(test_governor_sees_through_the_noise_of_others),
+		cmocka_unit_test(test_governor_keeps_the_median),
 		cmocka_unit_test(test_governor_waits_for_what_is_under_way),
 		cmocka_unit_test(test_governor_takes_new_settings),
 		cmocka_unit_test(test_governor_does_not_stand_still_for_few_ios),

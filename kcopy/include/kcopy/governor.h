@@ -6,7 +6,7 @@
  * Pure. How much a hydrator may have under way beside a workload.
  *
  * The promise, the operator's to set: of the workload's I/O at most one in a hundred takes longer than latency_percent of what, while nothing
- * is copied, one in a hundred takes longer than; and hydration never gets less than floor_bps, whatever that costs the workload. What it gets
+ * is copied, one in a hundred takes longer than, and their median rises by no more than that; and hydration never gets less than floor_bps, whatever that costs the workload. What it gets
  * at most is another's business (bucket.h).
  *
  * Each kind of I/O is held against its own baseline: reads of what is here, reads of what is not, changes, flushes. A baseline is learned from
