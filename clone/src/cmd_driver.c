@@ -329,10 +329,8 @@ static void live_step(struct driver *d)
 	v.nr_hydrated = s.nr_hydrated;
 	v.nr_regions = s.nr_regions;
 	v.nr_hydrating = s.nr_hydrating;
-	if (limit != d->g.o.limit_bps) {
-		gov_set_limit(&d->g, limit);
+	if (gov_set(&d->g, limit, __atomic_load_n(&d->m->floor_bps, __ATOMIC_ACQUIRE), __atomic_load_n(&d->m->keep_percent, __ATOMIC_ACQUIRE)))
 		d->is_free = false;
-	}
 	gov_step(&d->g, &v, &o);
 	d->m->gov_phase = d->g.phase;
 	d->m->dose_bps = d->g.phase == GOV_PHASE_DOSES ? d->g.dose_bps : 0;

@@ -41,16 +41,28 @@ const char *gov_phase_name(enum gov_phase p)
 
 void gov_init(struct governor *g, const struct gov_opts *o)
 {
-	*g = (struct governor){.o = *o, .dose_bps = START_BPS};
-	if (!g->o.floor_bps)
-		g->o.floor_bps = FLOOR_BPS;
-	if (!g->o.keep_percent)
-		g->o.keep_percent = KEEP_PERCENT;
+	*g = (struct governor){.o = {.region_bytes = o->region_bytes}, .dose_bps = START_BPS};
+	gov_set(g, o->limit_bps, o->floor_bps, o->keep_percent);
 }
 
-void gov_set_limit(struct governor *g, uint64_t limit_bps)
+bool gov_set(struct governor *g, uint64_t limit_bps, uint64_t floor_bps, unsigned keep_percent)
 {
+	struct gov_opts before = g->o;
+
 	g->o.limit_bps = limit_bps;
+	/* with a floor of next to nothing it goes on all the same, region by region */
+	g->o.floor_bps = floor_bps ? kedge_max_u64(floor_bps, g->o.region_bytes) : FLOOR_BPS;
+	g->o.keep_percent = keep_percent ? keep_percent : KEEP_PERCENT;
+	if (before.keep_percent && before.keep_percent != g->o.keep_percent)
+		g->has_hurt = false; /* it did by another measure */
+	return limit_bps != before.limit_bps || g->o.floor_bps != before.floor_bps || g->o.keep_percent != before.keep_percent;
+}
+
+unsigned gov_keep_percent(uint32_t latency_percent)
+{
+	if (latency_percent == 0)
+		return 1;
+	return (unsigned)kedge_min_u64(kedge_max_u64(10000 / latency_percent, 1), 99);
 }
 
 static uint64_t clamp_bps(const struct governor *g, uint64_t bps)

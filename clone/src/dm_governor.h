@@ -73,7 +73,10 @@ struct governor {
 };
 
 void gov_init(struct governor *g, const struct gov_opts *o);
-void gov_set_limit(struct governor *g, uint64_t limit_bps);
+/* As in gov_opts, at any time. True: something is different now. */
+bool gov_set(struct governor *g, uint64_t limit_bps, uint64_t floor_bps, unsigned keep_percent);
+/* What of its own speed a workload keeps that waits for each answer, when an answer may take so much of its time alone. 0: all is hydration's. */
+unsigned gov_keep_percent(uint32_t latency_percent);
 /* Call again after sleep_ms. */
 void gov_step(struct governor *g, const struct gov_view *v, struct gov_order *ret_order);
 

@@ -12,6 +12,14 @@
 
 struct engine;
 
+/* What an operator has said of hydration. */
+struct engine_pace {
+	uint64_t limit_bps;       /* 0: none */
+	uint64_t floor_bps;
+	uint32_t latency_percent; /* of what an I/O takes without hydration it may take beside it; 0: hydration goes first */
+	bool is_floor_given, is_latency_given; /* else they are the user engine's defaults, and another has its own */
+};
+
 struct engine_ops {
 	const char *name; /* "user", "dm" */
 	/* What a front end asks. For dm the front end is the clone's source: reads only. */
@@ -24,12 +32,10 @@ struct engine_ops {
 	void (*source_up)(struct engine *e, const char *url, const char *chap_file);
 	void (*tick)(struct engine *e);
 	void (*status)(const struct engine *e, struct uclone_status *ret_status);
-	/* I/Os of the workload since ever; cheap. NULL: they do not come by here. */
-	uint64_t (*nr_foreground)(const struct engine *e);
 	/* What is copied to (user) and compared with the source (both). */
 	struct kedge_claims *(*claims)(struct engine *e);
-	/* The engine moves the bytes itself: go on or hold, at most so fast. NULL: kcopy does, over claims. */
-	void (*steer)(struct engine *e, bool is_wanted, uint64_t limit_bps);
+	/* The engine moves the bytes itself: go on or hold, at that pace. NULL: kcopy does, over claims. */
+	void (*steer)(struct engine *e, bool is_wanted, const struct engine_pace *pace);
 	void (*commit)(struct engine *e, uclone_fn fn, void *arg);
 	void (*finish)(struct engine *e, uclone_fn fn, void *arg);
 	void (*abort)(struct engine *e, uclone_fn fn, void *arg);

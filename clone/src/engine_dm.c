@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "dm_governor.h"
 #include "dm_headstart.h"
 #include "dm_prefetch.h"
 #include "dm_table.h"
@@ -176,14 +177,16 @@ static void dm_status(const struct engine *e, struct uclone_status *s)
 		kedge_err_set(&s->failure, KEDGE_E_FAILED, KEDGE_SIDE_METADATA, "%s", m->failure);
 }
 
-static void dm_steer(struct engine *e, bool is_wanted, uint64_t limit_bps)
+static void dm_steer(struct engine *e, bool is_wanted, const struct engine_pace *pace)
 {
 	struct engine_dm *d = of(e);
 	struct dm_share *m = &d->share->dm;
 
 	if (d->head && !d->is_head_over)
-		headstart_set_rate(d->head, limit_bps);
-	__atomic_store_n(&m->limit_bps, limit_bps, __ATOMIC_RELEASE);
+		headstart_set_rate(d->head, pace->limit_bps);
+	__atomic_store_n(&m->limit_bps, pace->limit_bps, __ATOMIC_RELEASE);
+	__atomic_store_n(&m->floor_bps, pace->is_floor_given ? kedge_max_u64(pace->floor_bps, 1) : 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&m->keep_percent, pace->is_latency_given ? gov_keep_percent(pace->latency_percent) : 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&m->is_wanted, is_wanted, __ATOMIC_RELEASE);
 }
 

@@ -45,11 +45,6 @@ static void user_status(const struct engine *e, struct uclone_status *ret_status
 	uclone_status(volume(e), ret_status);
 }
 
-static uint64_t user_nr_foreground(const struct engine *e)
-{
-	return uclone_nr_foreground(volume(e));
-}
-
 static struct kedge_claims *user_claims(struct engine *e)
 {
 	return uclone_claims(volume(e));
@@ -104,7 +99,6 @@ static const struct engine_ops user_ops = {
 	.set_source = user_set_source,
 	.tick = user_tick,
 	.status = user_status,
-	.nr_foreground = user_nr_foreground,
 	.claims = user_claims,
 	.next_bad = user_next_bad,
 	.forget_bad = user_forget_bad,

@@ -111,6 +111,8 @@ struct dm_share {
 	/* the worker's */
 	uint32_t is_wanted, order; /* hydration; enum dm_order */
 	uint64_t limit_bps, order_nr;
+	uint64_t floor_bps;    /* 0: the governor's default, as of the next */
+	uint32_t keep_percent;
 	uint32_t is_head_begun; /* a head start, by this or an earlier worker: there is one */
 	uint64_t head_bytes;    /* copied by it */
 	struct dm_slot slots[DM_NR_SLOTS];

@@ -23,7 +23,9 @@ struct kclone_args {
 	const char *engine;
 	const char *source_attach; /* "feed", "kernel"; NULL: as recorded, or the feed */
 	uint32_t region_bytes;
-	uint64_t size_bytes, rate_bps;
+	uint64_t size_bytes, rate_bps, floor_bps;
+	uint32_t latency_percent;
+	bool has_rate, has_floor, has_latency;
 	uint32_t lbs_bytes;
 	unsigned nr_sessions, timeout_ms;
 	bool has_io_timeout;

@@ -21,7 +21,7 @@
 
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
-	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
+	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_FLOOR, OPT_LATENCY, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
 	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_VERIFY_HOLES, OPT_JSON, OPT_HELP, OPT_END,
 };
 
@@ -49,6 +49,8 @@ static const struct opt_row opt_rows[] = {
 	{OPT_NO_HYDRATE, "no-hydrate", NULL, "do not hydrate until the hydrate command"},
 	{OPT_URGENT, "urgent", NULL, "a source that was lost once lifts the limit, as one that fails to read does"},
 	{OPT_RATE, "rate", "BYTES", "hydrate at most so many bytes a second (0: no limit)"},
+	{OPT_FLOOR, "floor", "BYTES", "hydrate at least so many bytes a second, whatever it costs the workload (default 8M)"},
+	{OPT_LATENCY, "latency-factor", "X", "so many times slower the workload's slow I/O may become (default 1.5; 0: hydration goes first)"},
 	{OPT_CONNECTIONS, "connections", "N", "iSCSI sessions, 1 to 16"},
 	{OPT_IO_TIMEOUT, "io-timeout", "MS", "a read waits so long for an absent source (0: for ever; default 30000)"},
 	{OPT_URL, "url", "URL", "where the source is now"},
@@ -75,7 +77,7 @@ static const struct verb verbs[] = {
 		 B(ENGINE) | B(REGION) | B(SOURCE_ATTACH) | B(TIMEOUT),
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
-	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(URGENT) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT) |
+	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(URGENT) | B(RATE) | B(FLOOR) | B(LATENCY) | B(CONNECTIONS) | B(IO_TIMEOUT) |
 		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
@@ -86,6 +88,7 @@ static const struct verb verbs[] = {
 	{"pause", "pause hydration", B(CONTROL) | B(META), 0},
 	{"resume", "resume hydration", B(CONTROL) | B(META), 0},
 	{"rate", "limit hydration", B(CONTROL) | B(META) | B(RATE), B(RATE)},
+	{"set", "say how fast hydration may and shall be", B(CONTROL) | B(META) | B(RATE) | B(FLOOR) | B(LATENCY), 0},
 	{"verify", "compare every unwritten block with the source", B(CONTROL) | B(META) | B(VERIFY_HOLES), 0},
 	{"finish", "record that the clone stands alone, close the source", B(CONTROL) | B(META) | B(TIMEOUT), 0},
 	{"abort", "give up a clone that nothing was written to", B(CONTROL) | B(META), 0},
@@ -127,6 +130,16 @@ static int take_number(const char *text, uint64_t max, uint64_t *ret)
 	if (kedge_size_parse(text, &v) < 0 || v > max)
 		return -EINVAL;
 	*ret = v;
+	return 0;
+}
+
+static int take_latency(const char *text, uint32_t *ret_percent)
+{
+	uint32_t percent;
+
+	if (kedge_factor_parse(text, &percent) < 0 || (percent && (percent < KCOPY_LATENCY_PERCENT_MIN || percent > KCOPY_LATENCY_PERCENT_MAX)))
+		return -EINVAL;
+	*ret_percent = percent;
 	return 0;
 }
 
@@ -200,7 +213,18 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 		break;
 	case OPT_JSON: a->is_json = true; break;
 	case OPT_SIZE: r = take_number(arg, 16ull << 40, &a->size_bytes); break;
-	case OPT_RATE: r = take_number(arg, INT64_MAX, &a->rate_bps); break;
+	case OPT_RATE:
+		r = take_number(arg, INT64_MAX, &a->rate_bps);
+		a->has_rate = true;
+		break;
+	case OPT_FLOOR:
+		r = take_number(arg, INT64_MAX, &a->floor_bps);
+		a->has_floor = true;
+		break;
+	case OPT_LATENCY:
+		r = take_latency(arg, &a->latency_percent);
+		a->has_latency = true;
+		break;
 	case OPT_LBS:
 		r = take_number(arg, 4096, &v);
 		if (r == 0 && v != 512 && v != 4096)

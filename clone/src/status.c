@@ -46,6 +46,19 @@ static const char *text(const json_t *o, const char *key)
 	return t ? t : "-";
 }
 
+static void print_governor(const json_t *g)
+{
+	char a[32], b[32];
+	uint64_t percent = number(g, "latency_percent");
+
+	printf("governor   bound by %s, %" PRIu64 " copies of %s, floor %s/s", text(g, "bound"), number(g, "copies"),
+	       kedge_size_format(number(g, "copy_bytes"), a, sizeof a), kedge_size_format(number(g, "floor_bps"), b, sizeof b));
+	if (percent && number(g, "baseline_us"))
+		printf("; 99th percentile %" PRIu64 " us beside hydration, %" PRIu64 " us alone, %" PRIu64 " us allowed", number(g, "latency_us"),
+		       number(g, "baseline_us"), number(g, "allowed_us"));
+	printf("%s\n", percent ? "" : "; the workload waits");
+}
+
 void status_print(const json_t *s)
 {
 	const json_t *src = json_object_get(s, "source"), *hyd = json_object_get(s, "hydration");
@@ -67,6 +80,9 @@ void status_print(const json_t *s)
 	if (hyd)
 		printf("hydration  %s, %s/s%s\n", text(hyd, "state"), kedge_size_format(number(hyd, "rate_bps"), a, sizeof a),
 		       json_is_true(json_object_get(hyd, "urgent")) ? ", urgent: the source has failed, no limit holds" : "");
+	const json_t *gov = hyd ? json_object_get(hyd, "governor") : NULL;
+	if (gov)
+		print_governor(gov);
 	const json_t *kernel = json_object_get(s, "kernel");
 	if (kernel)
 		printf("kernel     %" PRIu64 " of %" PRIu64 " regions, %" PRIu64 " under way, governor %s, foreground at %" PRIu64 " %%\n",
@@ -203,10 +219,14 @@ int cmd_control(const struct kclone_args *a, const char *cmd)
 		kedge_error("%s: no process that serves it is known; give its --control SOCKET", a->meta);
 		return KEDGE_EXIT_UNREACHABLE;
 	}
-	if (strcmp(cmd, "rate") == 0)
+	if (a->has_rate)
 		json_object_set_new(args, "bps", json_integer((json_int_t)a->rate_bps));
 	if (strcmp(cmd, "verify") == 0 && a->verify_holes)
 		json_object_set_new(args, "holes", json_string(a->verify_holes));
+	if (a->has_floor)
+		json_object_set_new(args, "floor_bps", json_integer((json_int_t)a->floor_bps));
+	if (a->has_latency)
+		json_object_set_new(args, "latency_percent", json_integer(a->latency_percent));
 	if (strcmp(cmd, "attach") == 0 && a->url)
 		json_object_set_new(args, "url", json_string(a->url));
 	if (strcmp(cmd, "attach") == 0 && a->chap_file)

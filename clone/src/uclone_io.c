@@ -45,8 +45,9 @@ struct uc_work {
 	struct kedge_disk_io disk_io;
 	uint8_t *bounce;           /* whole blocks [first, end) for changes with partial edges */
 	unsigned nr_children;
-	bool is_change;
+	bool is_change, is_from_source;
 	int res;
+	uint64_t begin_ns; /* 0: nobody wants to know */
 };
 
 void uc_event(struct uclone *u, const char *name, const char *fmt, ...)
@@ -174,12 +175,26 @@ static void mark_damaged(struct uclone *u, uint64_t first, uint64_t end)
 
 /* ---- ends ---- */
 
+static void tell_how_long(const struct uc_work *w)
+{
+	const struct uclone *u = w->u;
+	enum uclone_io_kind kind = w->io->op == UCLONE_FLUSH || w->io->is_fua ? UCLONE_IO_FLUSH
+				   : w->is_change				      ? UCLONE_IO_CHANGE
+				   : w->is_from_source			      ? UCLONE_IO_READ_SOURCE
+									      : UCLONE_IO_READ;
+
+	/* a change that had to read the source first is no measure for others */
+	if (w->begin_ns && w->res == 0 && !(w->is_change && w->is_from_source))
+		u->env.io_fn(u->env.io_arg, kind, uc_now_ns(u) - w->begin_ns);
+}
+
 static void work_end(struct uc_work *w)
 {
 	struct uclone *u = w->u;
 	struct uclone_io *io = w->io;
 	int res = w->res;
 
+	tell_how_long(w);
 	if (w->is_change)
 		u->nr_changes--;
 	kedge_buf_free(w->bounce);
@@ -275,6 +290,7 @@ static int read_part(struct uc_work *w, uint64_t start, uint64_t n, uint8_t *tar
 		}
 	}
 	w->nr_children++;
+	w->is_from_source = true;
 	u->counters.foreground_source_reads++;
 	u->counters.nr_waiting++;
 	if (u->source) {
@@ -624,6 +640,7 @@ void uclone_submit(struct uclone *u, struct uclone_io *io)
 	kedge_assert(w != NULL);
 	w->u = u;
 	w->io = io;
+	w->begin_ns = u->env.io_fn ? uc_now_ns(u) : 0;
 	u->nr_ios++;
 	if (io->op == UCLONE_FLUSH) {
 		w->waiter.fn = fua_done;

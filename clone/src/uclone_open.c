@@ -487,11 +487,6 @@ int uclone_set_source(struct uclone *u, struct kedge_source *s, struct kedge_err
 	return 0;
 }
 
-uint64_t uclone_nr_foreground(const struct uclone *u)
-{
-	return u->counters.foreground_reads + u->counters.foreground_writes;
-}
-
 void uclone_status(const struct uclone *u, struct uclone_status *s)
 {
 	uint64_t nr_bad = 0, nr_unknown = 0;

@@ -131,7 +131,7 @@ static void opened_cb(void *arg, struct uclone *u, int res, const struct kedge_e
 
 static int open_user(struct worker *w, struct kedge_err *err)
 {
-	struct uclone_env env = {.now_ns = now_cb, .event_fn = worker_event, .defer = kedge_loop_defer_queue(w->loop)};
+	struct uclone_env env = {.now_ns = now_cb, .event_fn = worker_event, .defer = kedge_loop_defer_queue(w->loop), .io_fn = worker_pace_io, .io_arg = w};
 	struct opened o = {0};
 	int r = clone_files_open(w->loop, w->args->meta, CLONE_OPEN_WORKER, &w->files, err);
 
@@ -210,6 +210,9 @@ static int start(struct worker *w, struct kedge_err *err)
 		void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, HOLDER_FD_SHARE, 0);
 		w->share = p == MAP_FAILED ? NULL : p;
 	}
+	r = worker_pace_init(w, err);
+	if (r < 0)
+		return r;
 	r = clone_is_dm(a->meta) ? open_kernel(w, err) : open_user(w, err);
 	if (r < 0)
 		return r;
@@ -218,7 +221,6 @@ static int start(struct worker *w, struct kedge_err *err)
 	w->tick.fn = tick_cb;
 	w->retry.fn = worker_retry_cb;
 	w->attach_timer.fn = worker_attach_timeout_cb;
-	w->rate_bps = a->rate_bps;
 	kedge_timer_start(w->loop, &w->tick, TICK_MS);
 	r = start_signals(w);
 	if (r == 0)
@@ -287,6 +289,7 @@ int cmd_worker(const struct kclone_args *a)
 	if (w.absent)
 		w.absent->ops->destroy(w.absent);
 	end_operations(&w);
+	kcopy_governor_destroy(w.governor);
 	clone_files_close(&w.files);
 	kedge_loop_destroy(w.loop);
 	kedge_close(w.sig_fd);

@@ -5,7 +5,8 @@
 /*
  * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
  * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_top.c what makes a
- * dm-linear above us need us no more, worker_status.c what it says of itself, worker_compared.c what was compared, worker_map.c what lives where, worker_stop.c the end.
+ * dm-linear above us need us no more, worker_status.c what it says of itself, worker_compared.c what was compared, worker_pace.c how fast,
+ * worker_map.c what lives where, worker_stop.c the end.
  */
 
 #include <signal.h>
@@ -45,7 +46,11 @@ struct worker {
 	uint64_t copied_bytes, zero_bytes;
 	struct kcopy_status compared; /* the last comparison */
 	bool is_hydrating, is_hydrated, is_hydrate_wanted, is_paused;
-	uint64_t rate_bps;
+	uint64_t rate_bps, floor_bps;
+	uint32_t latency_percent;
+	bool is_floor_given, is_latency_given; /* by the operator */
+	struct kcopy_governor *governor;
+	struct kedge_timer lag;
 	bool is_urgent;     /* the source has failed: no limit until an operator sets one */
 	bool is_urgent_off; /* one has, after that */
 	/* of an engine that hydrates itself: moving average, and where it was at the last tick */
@@ -98,8 +103,17 @@ void worker_retire_hydrator(struct worker *w);
 int worker_verify(struct worker *w, struct kedge_err *err);
 /* The command: args may hold "holes". */
 int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *err);
-int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err);
 void worker_set_paused(struct worker *w, bool is_paused);
+
+/* worker_pace.c */
+int worker_pace_init(struct worker *w, struct kedge_err *err);
+struct engine_pace worker_pace(const struct worker *w);
+/* Carry out what is said now. */
+void worker_pace_changed(struct worker *w);
+/* uclone_env.io_fn */
+void worker_pace_io(void *arg, enum uclone_io_kind kind, uint64_t took_ns);
+int worker_set(struct worker *w, const json_t *args, struct kedge_err *err);
+json_t *worker_pace_status(const struct worker *w, bool is_copying, bool is_at_limit);
 
 /* worker_compared.c: META.compared */
 /* The figures of a comparison as status tells them. */

@@ -8,6 +8,7 @@
  */
 #include "worker.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,8 +83,10 @@ void worker_command(struct worker *w, const char *cmd, json_t *args, struct cont
 	}
 	if (strcmp(cmd, "verify") == 0) {
 		worker_ask_verify(w, args, &err);
-	} else if (strcmp(cmd, "rate") == 0) {
-		worker_set_rate(w, args, &err);
+	} else if (strcmp(cmd, "rate") == 0 && !json_object_get(args, "bps")) {
+		kedge_err_set(&err, -EINVAL, KEDGE_SIDE_CONTROL, "rate needs bps: bytes a second, 0 for no limit");
+	} else if (strcmp(cmd, "rate") == 0 || strcmp(cmd, "set") == 0) {
+		worker_set(w, args, &err);
 	} else if (strcmp(cmd, "pause") == 0 || strcmp(cmd, "resume") == 0) {
 		worker_set_paused(w, cmd[0] == 'p');
 	} else if (strcmp(cmd, "hydrate") == 0) {

@@ -74,12 +74,14 @@ void worker_make_urgent(struct worker *w, const char *why)
 {
 	char text[160];
 
-	if (w->is_urgent || w->is_urgent_off || w->rate_bps == 0 || w->is_hydrated)
+	if (w->is_urgent || w->is_urgent_off || (w->rate_bps == 0 && w->latency_percent == 0) || w->is_hydrated)
 		return;
 	w->is_urgent = true;
-	if (w->hydrator)
-		kcopy_hydrator_set_rate(w->hydrator, 0);
-	snprintf(text, sizeof text, "%s: the limit of %llu bytes a second is lifted", why, (unsigned long long)w->rate_bps);
+	worker_pace_changed(w);
+	if (w->rate_bps)
+		snprintf(text, sizeof text, "%s: the limit of %llu bytes a second is lifted", why, (unsigned long long)w->rate_bps);
+	else
+		snprintf(text, sizeof text, "%s: hydration goes before the workload", why);
 	worker_event(w, "hydration-urgent", text);
 }
 
@@ -90,16 +92,9 @@ static void hydrator_event(void *arg, const char *name, const char *text)
 		worker_event(arg, name, text);
 }
 
-static uint64_t foreground_cb(void *arg)
-{
-	const struct worker *w = arg;
-
-	return w->e->ops->nr_foreground ? w->e->ops->nr_foreground(w->e) : 0;
-}
-
 void worker_hydrate(struct worker *w)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .event_fn = hydrator_event, .foreground_fn = foreground_cb, .foreground_arg = w};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .event_fn = hydrator_event, .governor = w->governor};
 	struct uclone_status s;
 	struct kedge_err err = {0};
 
@@ -125,6 +120,7 @@ void worker_hydrate(struct worker *w)
 void worker_steer(struct worker *w)
 {
 	struct kedge_source_status ss = {0};
+	struct engine_pace pace = worker_pace(w);
 	struct uclone_status s;
 	uint64_t now = kedge_clock_ns();
 
@@ -133,7 +129,7 @@ void worker_steer(struct worker *w)
 	w->e->ops->status(w->e, &s);
 	if (w->source)
 		w->source->ops->status(w->source, &ss);
-	w->e->ops->steer(w->e, w->is_hydrate_wanted && !w->is_paused && s.state == UCLONE_LIVE && ss.state == KEDGE_SOURCE_UP, worker_rate(w));
+	w->e->ops->steer(w->e, w->is_hydrate_wanted && !w->is_paused && s.state == UCLONE_LIVE && ss.state == KEDGE_SOURCE_UP, &pace);
 	if (w->kernel_tick_ns && now > w->kernel_tick_ns && s.here_bytes >= w->kernel_here_bytes) {
 		double bps = (double)(s.here_bytes - w->kernel_here_bytes) * 1e9 / (double)(now - w->kernel_tick_ns);
 		w->kernel_rate_bps += (bps - w->kernel_rate_bps) * 0.05;
@@ -168,7 +164,7 @@ static bool is_compared(const struct worker *w)
 
 int worker_verify(struct worker *w, struct kedge_err *err)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .holes = w->holes, .event_fn = worker_event, .foreground_fn = foreground_cb, .foreground_arg = w};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .holes = w->holes, .event_fn = worker_event, .governor = w->governor};
 	struct uclone_status s;
 
 	w->e->ops->status(w->e, &s);
@@ -206,20 +202,6 @@ int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *er
 	if (holes && (!json_is_string(holes) || !kcopy_holes_parse(json_string_value(holes), &w->holes)))
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "holes: expected status or read");
 	return worker_verify(w, err);
-}
-
-int worker_set_rate(struct worker *w, const json_t *args, struct kedge_err *err)
-{
-	const json_t *bps = json_object_get(args, "bps");
-
-	if (!json_is_integer(bps) || json_integer_value(bps) < 0)
-		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "rate needs bps: bytes a second, 0 for no limit");
-	w->rate_bps = (uint64_t)json_integer_value(bps);
-	w->is_urgent_off |= w->is_urgent;
-	w->is_urgent = false;
-	if (w->hydrator)
-		kcopy_hydrator_set_rate(w->hydrator, w->rate_bps);
-	return 0;
 }
 
 void worker_set_paused(struct worker *w, bool is_paused)

@@ -82,6 +82,8 @@ json_t *worker_status(struct worker *w)
 				      "copied_bytes", (json_int_t)(is_kernel ? us.here_bytes : w->copied_bytes + (w->is_comparing ? 0 : ks.copied_bytes)), "zero_bytes",
 				      (json_int_t)(w->zero_bytes + (w->is_comparing ? 0 : ks.zero_bytes)), "eta_ms",
 				      rate ? json_integer((json_int_t)((double)left * 1000.0 / (double)rate)) : json_null()));
+	if (!is_kernel)
+		json_object_set_new(json_object_get(o, "hydration"), "governor", worker_pace_status(w, is_copying && ks.state == KCOPY_RUNNING, ks.is_at_limit));
 	json_object_set_new(o, "engine", json_string(w->e->ops->name));
 	if (is_kernel)
 		json_object_set_new(o, "kernel", kernel_status(&w->share->dm));

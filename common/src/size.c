@@ -74,3 +74,28 @@ char *kedge_duration_format(uint64_t ms, char *out, size_t out_max)
 		snprintf(out, out_max, "%" PRIu64 " h %" PRIu64 " min", s / 3600, s % 3600 / 60);
 	return out;
 }
+
+int kedge_factor_parse(const char *text, uint32_t *ret_percent)
+{
+	const char *p = text;
+	uint32_t percent = 0, digit = 10;
+
+	if (*p < '0' || *p > '9')
+		return -EINVAL;
+	for (; *p >= '0' && *p <= '9'; p++) {
+		if (percent >= 100)
+			return -EINVAL;
+		percent = percent * 10 + (uint32_t)(*p - '0');
+	}
+	percent *= 100;
+	if (*p == '.') {
+		if (p[1] < '0' || p[1] > '9')
+			return -EINVAL;
+		for (p++; *p >= '0' && *p <= '9' && digit; p++, digit /= 10)
+			percent += (uint32_t)(*p - '0') * digit;
+	}
+	if (*p)
+		return -EINVAL;
+	*ret_percent = percent;
+	return 0;
+}

@@ -97,6 +97,7 @@ static void put_copy(struct kcopy_copy *c)
 	c->is_busy = false;
 	c->claim = NULL;
 	c->h->nr_busy--;
+	kcopy_copy_ended(c);
 	kcopy_hydrator_pump(c->h);
 }
 
@@ -167,6 +168,7 @@ static void begin_copy(struct kcopy_hydrator *h, struct kcopy_copy *c, struct ke
 	c->start_bytes = claim->start_bytes;
 	c->nr_bytes = claim->nr_bytes;
 	c->begin_ns = is_hole ? kedge_clock_ns() : 0;
+	kcopy_copy_begun(c, is_hole ? 0 : c->nr_bytes); /* a hole costs next to nothing */
 	if (is_hole) {
 		c->zero_bytes = c->nr_bytes;
 		c->segs[0] = (struct kedge_seg){ .nr_bytes = c->nr_bytes, .is_zero = true };
@@ -258,15 +260,34 @@ static bool is_source_up(struct kcopy_hydrator *h)
 	return st.state == KEDGE_SOURCE_UP;
 }
 
-bool kcopy_hydrator_is_gentle(struct kcopy_hydrator *h)
+bool kcopy_hydrator_may_begin(struct kcopy_hydrator *h)
 {
-	uint64_t now = kedge_loop_now_ns(h->loop), nr = h->foreground_fn ? h->foreground_fn(h->foreground_arg) : 0;
+	uint64_t now_ns = kedge_loop_now_ns(h->loop), ms = kcopy_bucket_wait_ms(&h->bucket, now_ns);
 
-	if (nr != h->nr_foreground) {
-		h->nr_foreground = nr;
-		h->foreground_ns = now;
-	}
-	return h->foreground_ns && now - h->foreground_ns < KCOPY_GENTLE_MS * 1000000ull;
+	h->is_at_limit = ms > 0;
+	h->next_bytes = h->copy_bytes;
+	if (ms == 0 && h->governor)
+		ms = kcopy_governor_ask(h->governor, h->nr_inflight, h->copy_bytes, now_ns, &h->next_bytes);
+	if (ms > 0)
+		kedge_timer_start(h->loop, &h->refill, ms); /* the end of a copy comes back here too */
+	return ms == 0;
+}
+
+void kcopy_copy_begun(struct kcopy_copy *c, uint64_t nr_bytes)
+{
+	if (!c->h->governor)
+		return;
+	c->governed_bytes = nr_bytes;
+	c->governed_ns = kedge_loop_now_ns(c->h->loop);
+	kcopy_governor_begun(c->h->governor, nr_bytes, c->governed_ns);
+}
+
+void kcopy_copy_ended(struct kcopy_copy *c)
+{
+	uint64_t now_ns = kedge_loop_now_ns(c->h->loop);
+
+	if (c->h->governor)
+		kcopy_governor_ended(c->h->governor, c->governed_bytes, now_ns - c->governed_ns, now_ns);
 }
 
 static void copy_pump(struct kcopy_hydrator *h)
@@ -274,16 +295,11 @@ static void copy_pump(struct kcopy_hydrator *h)
 	struct kcopy_copy *c;
 
 	while (h->fail_code == 0 && (c = idle_copy(h))) {
-		if (h->nr_busy >= KCOPY_GENTLE_INFLIGHT && kcopy_hydrator_is_gentle(h))
-			return; /* the end of one of them comes back here */
 		struct kedge_claim *claim = NULL;
 		int res = 0;
 
-		uint64_t wait_ms = kcopy_bucket_wait_ms(&h->bucket, kedge_loop_now_ns(h->loop));
-		if (wait_ms > 0) {
-			kedge_timer_start(h->loop, &h->refill, wait_ms);
+		if (!kcopy_hydrator_may_begin(h))
 			return;
-		}
 		enum kcopy_next next = kcopy_plan_next(h, &claim, &res);
 		if (next == KCOPY_NEXT_END)
 			finish(h, 0);
@@ -420,6 +436,7 @@ void kcopy_hydrator_status(const struct kcopy_hydrator *h, struct kcopy_status *
 		.bad_bytes = h->bad_bytes,
 		.rate_bps_2min = kcopy_meter_bps(&h->meter, kedge_loop_now_ns(h->loop)),
 		.rate_limit_bps = h->bucket.rate_bps,
+		.is_at_limit = h->is_running && h->is_at_limit,
 		.verified_bytes = h->verified_bytes,
 		.mismatch_bytes = h->mismatch_bytes,
 		.hole_bytes = h->agreed_bytes,
@@ -453,10 +470,7 @@ int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct
 	h->is_verify = opts->is_verify;
 	h->holes = opts->holes;
 	h->seed_given = opts->sample_seed;
-	h->foreground_fn = opts->foreground_fn;
-	h->foreground_arg = opts->foreground_arg;
-	if (h->foreground_fn)
-		h->nr_foreground = h->foreground_fn(h->foreground_arg);
+	h->governor = opts->governor;
 	h->event_fn = opts->event_fn;
 	h->event_arg = opts->event_arg;
 	h->rest = KCOPY_IDLE;

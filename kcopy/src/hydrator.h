@@ -15,10 +15,6 @@
 #define KCOPY_INFLIGHT_DEFAULT 8
 #define KCOPY_INFLIGHT_MAX 64
 #define KCOPY_SUSPECTS_MAX 128
-/* Beside a workload. The product is what copies move at least, a round trip: the floor under hydration. */
-#define KCOPY_GENTLE_BYTES (256u * 1024)
-#define KCOPY_GENTLE_INFLIGHT 2
-#define KCOPY_GENTLE_MS 100 /* since its last I/O */
 
 /* What is to be compared next, and how. */
 enum kcopy_check {
@@ -45,6 +41,7 @@ struct kcopy_copy {
 	struct kedge_claim *claim;
 	uint64_t start_bytes, nr_bytes, zero_bytes;
 	uint64_t begin_ns; /* of a hole; 0: data */
+	uint64_t governed_bytes, governed_ns; /* as the governor knows it */
 	void *buf;
 	struct kedge_seg *segs;
 	/* comparison */
@@ -65,9 +62,9 @@ struct kcopy_hydrator {
 	struct kedge_source *src;
 	struct kedge_claims *claims;
 	uint32_t copy_bytes, nr_inflight;
-	uint64_t (*foreground_fn)(void *arg);
-	void *foreground_arg;
-	uint64_t nr_foreground, foreground_ns; /* when that number was last seen to change */
+	struct kcopy_governor *governor;
+	uint32_t next_bytes; /* of the next copy, at most */
+	bool is_at_limit;
 	void (*event_fn)(void *arg, const char *name, const char *text);
 	void *event_arg;
 
@@ -139,8 +136,11 @@ void kcopy_plan_medium_error(struct kcopy_hydrator *h, struct kedge_claim *claim
 void kcopy_plan_tell_bad(struct kcopy_hydrator *h);
 
 /* hydrator.c */
-/* A workload is there now. */
-bool kcopy_hydrator_is_gentle(struct kcopy_hydrator *h);
+/* May a copy begin now? Sets h->next_bytes; false: refill is armed. */
+bool kcopy_hydrator_may_begin(struct kcopy_hydrator *h);
+/* Around each copy: what the governor knows of it. */
+void kcopy_copy_begun(struct kcopy_copy *c, uint64_t nr_bytes);
+void kcopy_copy_ended(struct kcopy_copy *c);
 void kcopy_hydrator_pump(struct kcopy_hydrator *h);
 void kcopy_hydrator_fail(struct kcopy_hydrator *h, int code, const struct kedge_err *err, const char *what);
 void kcopy_hydrator_event(struct kcopy_hydrator *h, const char *name, const char *text);

@@ -285,15 +285,33 @@ static void part_cb(struct kcopy_cmd *cmd)
 
 /* ---- dispatch ---- */
 
+/* The session that foreground reads have for themselves; NULL: none, nobody reads or there is no other. */
+static const struct kcopy_isession *kept_session(const struct kcopy_isource *src)
+{
+	const struct kcopy_isession *first = NULL;
+
+	if (src->demand_ns == 0 || kedge_loop_now_ns(src->loop) >= src->demand_ns + KCOPY_DEMAND_MS * 1000000ull)
+		return NULL;
+	for (unsigned i = 0; i < src->nr_sessions; i++) {
+		if (src->sessions[i].state != KCOPY_SESSION_UP)
+			continue;
+		if (first)
+			return first;
+		first = &src->sessions[i];
+	}
+	return NULL;
+}
+
 /* The session with a free place and the least to do. */
 static struct kcopy_isession *pick_session(struct kcopy_isource *src, enum kedge_prio prio)
 {
 	unsigned limit = prio == KEDGE_PRIO_FOREGROUND ? KCOPY_SLOTS : KCOPY_SLOTS - KCOPY_SLOTS_KEPT;
+	const struct kcopy_isession *kept = prio == KEDGE_PRIO_BACKGROUND ? kept_session(src) : NULL;
 	struct kcopy_isession *best = NULL;
 
 	for (unsigned i = 0; i < src->nr_sessions; i++) {
 		struct kcopy_isession *s = &src->sessions[i];
-		if (s->state != KCOPY_SESSION_UP || s->nr_inflight >= limit)
+		if (s->state != KCOPY_SESSION_UP || s->nr_inflight >= limit || s == kept)
 			continue;
 		if (!best || s->inflight_bytes < best->inflight_bytes)
 			best = s;
@@ -452,6 +470,8 @@ void kcopy_requests_submit(struct kcopy_isource *src, struct kedge_source_io *io
 	}
 	if (kind == KCOPY_REQUEST_READ)
 		r->next_bytes = io->start_bytes;
+	if (io->prio == KEDGE_PRIO_FOREGROUND)
+		src->demand_ns = kedge_loop_now_ns(src->loop);
 	r->is_queued = true;
 	r->next_queued = NULL;
 	*src->queue_tail[r->prio] = r;

@@ -16,6 +16,8 @@
 /* Commands in flight in one session, and how many of these places background reads leave to foreground ones. */
 #define KCOPY_SLOTS 20
 #define KCOPY_SLOTS_KEPT 4
+/* So long after the last foreground read one session is kept for them: on another's connection they wait behind megabytes. */
+#define KCOPY_DEMAND_MS 1000
 
 struct kcopy_isource;
 struct kcopy_isession;
@@ -123,6 +125,7 @@ struct kcopy_isource {
 	struct kedge_defer done;
 	struct kcopy_request *all; /* doubly linked: every request not yet answered */
 	struct kcopy_request *free_requests;
+	uint64_t demand_ns; /* when a foreground read came last; 0: never */
 	struct kcopy_part *free_parts;
 
 	bool is_started, is_closing, is_closed_told;

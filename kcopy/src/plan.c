@@ -98,7 +98,7 @@ static int take_suspect(struct kcopy_hydrator *h, struct kedge_claim **ret_claim
 {
 	while (h->nr_suspects > 0) {
 		struct kcopy_suspect *s = &h->suspects[h->nr_suspects - 1];
-		int rc = take(h, s->start_bytes, s->end_bytes, s->grain_bytes, ret_claim);
+		int rc = take(h, s->start_bytes, s->end_bytes, kedge_min_u64(s->grain_bytes, h->next_bytes), ret_claim);
 
 		if (rc == 0)
 			s->start_bytes = (*ret_claim)->start_bytes + (*ret_claim)->nr_bytes;
@@ -151,8 +151,7 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 				rc = -ENODATA;
 			continue;
 		}
-		uint64_t max_bytes = kcopy_hydrator_is_gentle(h) ? kedge_min_u64(KCOPY_GENTLE_BYTES, h->copy_bytes) : h->copy_bytes;
-		rc = take(h, h->cursor_bytes, end, is_hole ? h->hole_bytes : max_bytes, ret_claim);
+		rc = take(h, h->cursor_bytes, end, is_hole ? h->hole_bytes : h->next_bytes, ret_claim);
 		if (rc == 0) {
 			h->cursor_bytes = (*ret_claim)->start_bytes + (*ret_claim)->nr_bytes;
 			return is_hole ? KCOPY_NEXT_HOLE : KCOPY_NEXT_DATA;

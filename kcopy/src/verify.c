@@ -78,6 +78,7 @@ static void side_done(struct kcopy_copy *c)
 		return;
 	if (c->check != KCOPY_CHECK_OWN)
 		h->issued_bytes -= c->nr_bytes;
+	kcopy_copy_ended(c);
 	if (c->own_res != 0)
 		kcopy_hydrator_fail(h, c->own_res, NULL, "reading the destination");
 	else if (c->check == KCOPY_CHECK_OWN)
@@ -128,6 +129,7 @@ static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
 {
 	c->must_repeat = false;
 	c->own_res = c->source_res = 0;
+	kcopy_copy_begun(c, c->nr_bytes);
 	c->nr_pending = c->check == KCOPY_CHECK_OWN ? 1 : 2;
 	if (c->check != KCOPY_CHECK_OWN) {
 		h->issued_bytes += c->nr_bytes;
@@ -147,9 +149,9 @@ static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
 }
 
 /* False: there is nothing to begin with now. */
-static bool next(struct kcopy_hydrator *h, struct kcopy_copy *c, bool is_gentle)
+static bool next(struct kcopy_hydrator *h, struct kcopy_copy *c)
 {
-	uint64_t max_bytes = is_gentle ? kedge_min_u64(KCOPY_GENTLE_BYTES, h->copy_bytes) : h->copy_bytes;
+	uint64_t max_bytes = h->next_bytes;
 
 	c->check = kcopy_verify_next(h, max_bytes, &c->start_bytes, &c->nr_bytes);
 	if (c->check == KCOPY_CHECK_WAIT || c->check == KCOPY_CHECK_END)
@@ -166,15 +168,9 @@ bool kcopy_verify_pump(struct kcopy_hydrator *h)
 
 		if (c->is_busy && !c->must_repeat)
 			continue;
-		bool is_gentle = kcopy_hydrator_is_gentle(h);
-		if (is_gentle && !c->must_repeat && h->nr_busy >= KCOPY_GENTLE_INFLIGHT)
-			break;
-		uint64_t wait_ms = kcopy_bucket_wait_ms(&h->bucket, kedge_loop_now_ns(h->loop));
-		if (wait_ms > 0) {
-			kedge_timer_start(h->loop, &h->refill, wait_ms);
+		if (!kcopy_hydrator_may_begin(h))
 			return false;
-		}
-		if (!c->must_repeat && !next(h, c, is_gentle))
+		if (!c->must_repeat && !next(h, c))
 			continue;
 		begin(h, c);
 	}

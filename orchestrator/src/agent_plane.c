@@ -285,6 +285,12 @@ static int wait_device(const struct kedged_config *c, const struct agent_unit *u
 			     SERVE_TIMEOUT_MS / 1000);
 }
 
+static void argv_add(char **argv, int *n, char *option, char *value)
+{
+	argv[(*n)++] = option;
+	argv[(*n)++] = value;
+}
+
 int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u, char ret_device[AGENT_DEVICE_MAX],
 		      struct kedge_err *err)
 {
@@ -311,8 +317,14 @@ int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u,
 	if (res)
 		return res;
 	bool is_kernel = plane_clone_is_kernel(u); /* a device of the kernel's, no file */
-	char *argv[] = {program, "serve", "--meta", (char *)u->clone.meta, "--block", "--control", socket, "--no-attach", "--no-hydrate",
-			is_kernel ? NULL : "--fuse", disk, NULL};
+	char *argv[16] = {program, "serve", "--meta", (char *)u->clone.meta, "--block", "--control", socket, "--no-attach", "--no-hydrate"};
+	int n = 9;
+	if (!is_kernel)
+		argv_add(argv, &n, "--fuse", disk);
+	if (c->hydrate_floor[0])
+		argv_add(argv, &n, "--floor", (char *)c->hydrate_floor);
+	if (c->latency_factor[0])
+		argv_add(argv, &n, "--latency-factor", (char *)c->latency_factor);
 	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log, .pid_path = pid},
 			  &proc, err);
 	return res ? res : wait_device(c, u, &proc, log, ret_device, err);

@@ -17,6 +17,7 @@
 
 #include "address.h"
 #include "duration.h"
+#include "kedge/size.h"
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "orch/kedged.h"
@@ -29,7 +30,7 @@
 struct reader {
 	struct kedged_config *config;
 	struct kedge_err err; /* the first thing that was wrong; the line is what libinih returns */
-	bool is_set[16];      /* by row of the table below */
+	bool is_set[32];      /* by row of the table below */
 };
 
 static int set_name(struct reader *r, char *out, const char *value)
@@ -155,6 +156,26 @@ static int set_free_space(struct reader *r, const char *value)
 	return 0;
 }
 
+static int set_hydrate_floor(struct reader *r, const char *value)
+{
+	uint64_t bytes;
+
+	if (strlen(value) >= sizeof r->config->hydrate_floor || kedge_size_parse(value, &bytes) || bytes > INT64_MAX)
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "\"%s\" is not a number of bytes (8M, 0)", value);
+	strcpy(r->config->hydrate_floor, value);
+	return 0;
+}
+
+static int set_latency_factor(struct reader *r, const char *value)
+{
+	uint32_t percent;
+
+	if (strlen(value) >= sizeof r->config->latency_factor || kedge_factor_parse(value, &percent) || (percent && (percent < 101 || percent > 10000)))
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "\"%s\" is not a factor from 1.01 to 100, or 0", value);
+	strcpy(r->config->latency_factor, value);
+	return 0;
+}
+
 static int set_hold(struct reader *r, const char *value)
 {
 	if (duration_parse(value, &r->config->hold_ms))
@@ -187,6 +208,8 @@ static const struct {
 	{"agent", "bin_dir", set_bin_dir},
 	{"agent", "verify_holes", set_verify_holes},
 	{"agent", "free_space", set_free_space},
+	{"agent", "hydrate_floor", set_hydrate_floor},
+	{"agent", "latency_factor", set_latency_factor},
 	{"coordinator", "hold", set_hold},
 	{"coordinator", "release", set_release},
 };

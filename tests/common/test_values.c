@@ -57,6 +57,25 @@ static void test_err_names_come_back(void **state)
 	assert_int_equal(kedge_exit_of(KEDGE_E_META_OLD), 23);
 }
 
+static void test_factor_parses_what_people_write(void **state)
+{
+	static const struct {
+		const char *text;
+		int res;
+		uint32_t percent;
+	} t[] = {
+		{ "0", 0, 0 },	      { "1", 0, 100 },	       { "1.5", 0, 150 },      { "1.05", 0, 105 },	{ "12.34", 0, 1234 },  { "999.99", 0, 99999 },
+		{ "1000", -EINVAL, 0 }, { "1.", -EINVAL, 0 },  { ".5", -EINVAL, 0 },   { "1.555", -EINVAL, 0 }, { "-1", -EINVAL, 0 },  { "", -EINVAL, 0 },
+		{ "1,5", -EINVAL, 0 },  { "1.5x", -EINVAL, 0 }, { "1e3", -EINVAL, 0 }, { " 1", -EINVAL, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+		uint32_t v = 7;
+		assert_int_equal(kedge_factor_parse(t[i].text, &v), t[i].res);
+		assert_int_equal(v, t[i].res ? 7 : t[i].percent);
+	}
+}
+
 static void test_size_parses_what_people_write(void **state)
 {
 	static const struct {
@@ -214,6 +233,7 @@ int main(void)
 		cmocka_unit_test(test_err_prefix_cuts_at_the_end),
 		cmocka_unit_test(test_err_names_come_back),
 		cmocka_unit_test(test_size_parses_what_people_write),
+		cmocka_unit_test(test_factor_parses_what_people_write),
 		cmocka_unit_test(test_size_formats),
 		cmocka_unit_test(test_names_outside_the_grammar_are_refused),
 		cmocka_unit_test(test_names_random_bytes_are_refused),

@@ -557,22 +557,22 @@ static void test_hydrator_never_exceeds_its_rate(void **state)
 	kedge_loop_destroy(sim.loop);
 }
 
-static bool is_workload_busy;
-static uint64_t nr_workload;
-
-static uint64_t workload_cb(void *arg)
-{
-	nr_workload += is_workload_busy;
-	return nr_workload;
-}
-
 static void complete_all_of_kind(enum pending_kind kind)
 {
 	while (sim.nr_pending > 0 && sim.pending[0].kind == kind)
 		complete_one();
 }
 
-static void test_hydrator_is_gentle_beside_a_workload(void **state)
+static void see_ios(struct kcopy_governor *g, unsigned nr)
+{
+	uint64_t now_ns = kedge_clock_ns();
+
+	for (unsigned i = 0; i < nr; i++)
+		kcopy_governor_io(g, KCOPY_IO_READ, 1000, now_ns);
+}
+
+/* What is under way beside a workload is what the governor says, for copies and for comparisons; alone it is all there may be. */
+static void test_hydrator_asks_the_governor(void **state)
 {
 	setup(4712);
 	sim.has_enospc = sim.has_outages = sim.has_writer = false;
@@ -580,29 +580,32 @@ static void test_hydrator_is_gentle_beside_a_workload(void **state)
 	sim.size_bytes = (uint64_t)BLOCKS_MAX * B;
 	sim.claims.size_bytes = sim.size_bytes;
 	for (unsigned i = 0; i < sim.nr_blocks; i++)
-		sim.blocks[i] = (struct block){ .source = 7 };
-	struct kcopy_hydrator_opts o = { .copy_bytes = 100 * B, .nr_inflight = 8, .foreground_fn = workload_cb };
+		sim.blocks[i] = (struct block){ .source = 7, .own = 7, .state = *state ? HERE : EMPTY };
+	struct kcopy_governor *g = kcopy_governor_create(150, 0, kedge_clock_ns());
+	struct kcopy_hydrator_opts o = { .copy_bytes = 100 * B, .nr_inflight = 8, .governor = g, .is_verify = *state != NULL };
+	unsigned per_copy = *state ? 2 : 1; /* a comparison reads twice */
+	struct kcopy_governor_status gs;
 	struct kcopy_hydrator *h;
 	struct end e = { 0 };
-	is_workload_busy = true;
+	assert_non_null(g);
 	assert_int_equal(kcopy_hydrator_create(sim.loop, &sim.src, &sim.claims, &o, &h, NULL), 0);
+	see_ios(g, 500); /* before the first copy: a baseline */
 	kcopy_hydrator_start(h, done_cb, &e);
 	for (unsigned i = 0; i < 40; i++) {
+		see_ios(g, 1);
 		kedge_loop_run_once(sim.loop, 5);
 		complete_all_of_kind(P_EXTENTS);
-		assert_true(sim.nr_pending <= 2);
+		kcopy_governor_status(g, kedge_clock_ns(), &gs);
+		assert_true(gs.nr_copies < 8 && sim.nr_pending <= per_copy * gs.nr_copies);
 		for (unsigned k = 0; k < sim.nr_pending; k++)
-			assert_true(sim.pending[k].kind != P_READ || sim.pending[k].io->nr_bytes <= 64 * B);
+			assert_true(sim.pending[k].kind != P_READ || sim.pending[k].io->nr_bytes <= gs.copy_bytes);
 	}
-	assert_int_equal(sim.nr_pending, 2);
-	is_workload_busy = false; /* it is quiet for long enough */
-	uint64_t start_ns = kedge_clock_ns();
-	while (kedge_clock_ns() - start_ns < 300000000u)
-		kedge_loop_run_once(sim.loop, 5);
-	complete_one(); /* what ends looks for more */
+	assert_int_equal(sim.nr_pending, per_copy * gs.nr_copies);
+	kcopy_governor_set(g, 0, 0, kedge_clock_ns()); /* let go: seen at once */
+	kcopy_hydrator_set_rate(h, 0);
 	for (unsigned i = 0; i < 3; i++)
 		kedge_loop_run_once(sim.loop, 5);
-	assert_true(sim.nr_pending > 2);
+	assert_int_equal(sim.nr_pending, *state ? 2 * 8 : 8);
 	while (!e.is_over) {
 		kedge_loop_run_once(sim.loop, 5);
 		while (sim.nr_pending > 0)
@@ -610,6 +613,7 @@ static void test_hydrator_is_gentle_beside_a_workload(void **state)
 	}
 	assert_int_equal(e.res, 0);
 	check_blocks(4712);
+	kcopy_governor_destroy(g);
 	kcopy_hydrator_destroy(h);
 	kedge_loop_destroy(sim.loop);
 }
@@ -644,7 +648,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hydrator_copies_every_block_once_right),
 		cmocka_unit_test(test_hydrator_never_exceeds_its_rate),
-		cmocka_unit_test(test_hydrator_is_gentle_beside_a_workload),
+		cmocka_unit_test(test_hydrator_asks_the_governor),
+		cmocka_unit_test_prestate(test_hydrator_asks_the_governor, (void *)1),
 		cmocka_unit_test(test_hydrator_ends_at_once_when_the_source_is_refused),
 	};
 

@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 
+#include "iscsi_source.h"
 #include "kcopy/kcopy.h"
 #include "kedge/bytes.h"
 #include "kedge/disk.h"
@@ -188,6 +189,51 @@ static void test_foreground_goes_first(void **state)
 	close_rig(&r);
 }
 
+static void wait_sessions(struct rig *r, unsigned nr)
+{
+	struct kedge_source_status st = { 0 };
+	uint64_t start_ns = kedge_clock_ns();
+
+	while (st.nr_sessions < nr && kedge_clock_ns() - start_ns < 5000000000ull) {
+		kedge_loop_run_once(r->l, 10);
+		r->src->ops->status(r->src, &st);
+	}
+	assert_int_equal(st.nr_sessions, nr);
+}
+
+/* While a workload reads, hydration leaves one connection to it; before and after, it uses all. */
+static void test_foreground_has_a_session_for_itself(void **state)
+{
+	struct rig r;
+
+	open_rig(&r, 2);
+	wait_up(&r);
+	wait_sessions(&r, 2);
+	struct kcopy_isource *src = kedge_container_of(r.src, struct kcopy_isource, base);
+	unsigned nr = 0;
+	for (unsigned i = 0; i < 4; i++)
+		submit(&r, nr++, (uint64_t)i * MIB, MIB, KEDGE_PRIO_BACKGROUND, 0);
+	assert_true(src->sessions[0].nr_inflight && src->sessions[1].nr_inflight);
+	rounds(&r, nr, 20000);
+	submit(&r, nr++, 4096, 4096, KEDGE_PRIO_FOREGROUND, 0);
+	rounds(&r, nr, 20000);
+	for (unsigned i = 0; i < 4; i++)
+		submit(&r, nr++, (uint64_t)i * MIB, MIB, KEDGE_PRIO_BACKGROUND, 0);
+	assert_int_equal(src->sessions[0].nr_inflight, 0);
+	assert_int_equal(src->sessions[1].nr_inflight, 16);
+	submit(&r, nr++, 8192, 4096, KEDGE_PRIO_FOREGROUND, 0);
+	assert_int_equal(src->sessions[0].nr_inflight, 1);
+	rounds(&r, nr, 20000);
+	src->demand_ns = 1; /* long ago */
+	for (unsigned i = 0; i < 4; i++)
+		submit(&r, nr++, (uint64_t)i * MIB, MIB, KEDGE_PRIO_BACKGROUND, 0);
+	assert_true(src->sessions[0].nr_inflight && src->sessions[1].nr_inflight);
+	rounds(&r, nr, 20000);
+	for (unsigned i = 0; i < nr; i++)
+		check(&r.reads[i]);
+	close_rig(&r);
+}
+
 static void test_extents_are_those_of_the_file(void **state)
 {
 	struct kedge_extent x[64];
@@ -292,6 +338,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_reads_of_all_sizes_are_right),
 		cmocka_unit_test(test_ranges_outside_are_refused),
 		cmocka_unit_test(test_foreground_goes_first),
+		cmocka_unit_test(test_foreground_has_a_session_for_itself),
 		cmocka_unit_test(test_extents_are_those_of_the_file),
 		cmocka_unit_test(test_cancelled_and_closed_reads_are_answered_once),
 		cmocka_unit_test(test_stopped_target_ends_reads_in_time),

@@ -57,6 +57,9 @@ typedef void (*uclone_fn)(void *arg, int res, const struct kedge_err *err);
 void uclone_create(struct kedge_disk *meta, struct kedge_disk *dest, struct kedge_disk *seen,
 		   struct kedge_defer_queue *defer, const struct uclone_create_opts *opts, uclone_fn fn, void *arg);
 
+/* What becomes of an I/O of the workload: read here, or partly from the source; a change; a flush, or a change that waits for one. */
+enum uclone_io_kind { UCLONE_IO_READ, UCLONE_IO_READ_SOURCE, UCLONE_IO_CHANGE, UCLONE_IO_FLUSH, UCLONE_NR_IO_KINDS };
+
 /* What a volume does not own: all of it outlives the volume. */
 struct uclone_env {
 	struct kedge_disk *meta;
@@ -75,6 +78,9 @@ struct uclone_env {
 	/* One line for each thing an operator should know; may be NULL. */
 	void (*event_fn)(void *arg, const char *name, const char *text);
 	void *event_arg;
+	/* Each I/O that went well, right before its callback: how long it took in here. May be NULL. */
+	void (*io_fn)(void *arg, enum uclone_io_kind kind, uint64_t took_ns);
+	void *io_arg;
 };
 
 /* Reads, checks, never formats. The source is attached later. Errors by KEDGE_E_META_*, KEDGE_E_DEST_*. On success
@@ -149,8 +155,6 @@ struct uclone_status {
 	struct kedge_err failure;   /* when FAILED */
 };
 void uclone_status(const struct uclone *u, struct uclone_status *ret_status);
-/* foreground_reads and foreground_writes together, for who asks at every copy: status counts blocks. */
-uint64_t uclone_nr_foreground(const struct uclone *u);
 
 /* Commit now, as a FLUSH would. */
 void uclone_commit(struct uclone *u, uclone_fn fn, void *arg);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kcopy/governor.h"
 #include "kedge/chapfile.h"
 #include "kedge/claim.h"
 #include "kedge/err.h"
@@ -55,10 +56,7 @@ struct kcopy_hydrator_opts {
 	bool is_verify;           /* compare instead of copy: see kcopy_verify_start */
 	enum kcopy_holes holes;   /* when comparing */
 	uint64_t sample_seed;     /* where samples are taken; 0: a new one for each comparison */
-	/* How many I/Os of a workload there have been since ever; while they go on, copies are few and small, so that none of them waits
-	 * long for the thread that they share. May be NULL: nobody else is there. */
-	uint64_t (*foreground_fn)(void *arg);
-	void *foreground_arg;
+	struct kcopy_governor *governor; /* the caller's; NULL: nobody else is there */
 	/* One line for each thing an operator should know: SOURCE_BAD_RANGE, HYDRATION_DEGRADED, HYDRATION_RUNNING,
 	 * HYDRATION_PAUSED (with the reason). On the loop; may be NULL. */
 	void (*event_fn)(void *arg, const char *name, const char *text);
@@ -76,6 +74,7 @@ struct kcopy_status {
 	uint64_t bad_bytes;
 	uint64_t rate_bps_2min;  /* moving average */
 	uint64_t rate_limit_bps;
+	bool is_at_limit;        /* that is what it waits for now */
 	/* Verification: read on both sides and the same; differ; holes by what the source says, not read there. Samples of holes count as
 	 * verified. */
 	uint64_t verified_bytes, mismatch_bytes, hole_bytes, sampled_bytes;

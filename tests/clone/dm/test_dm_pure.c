@@ -424,7 +424,7 @@ static void test_governor_limit(void **state)
 	(void)state;
 	for (int is_busy = 0; is_busy < 2; is_busy++) {
 		model_init(&m, is_busy ? 5000 : 0, 0.02, 400e6);
-		gov_set_limit(&m.g, 10u << 20);
+		gov_set(&m.g, 10u << 20, 0, 0);
 		model_run(&m, 5000);
 		double bps = model_bps(&m, 20000);
 		assert_true(bps < 11.5e6);
@@ -432,7 +432,7 @@ static void test_governor_limit(void **state)
 	}
 	/* below the floor too: it is the operator's word */
 	model_init(&m, 5000, 0.02, 400e6);
-	gov_set_limit(&m.g, 1u << 20);
+	gov_set(&m.g, 1u << 20, 0, 0);
 	model_run(&m, 5000);
 	assert_true(model_bps(&m, 20000) < 1.2e6);
 }
@@ -467,6 +467,32 @@ static void test_governor_dead_source(void **state)
 	model_run(&m, 40000);
 	assert_int_not_equal(m.g.phase, GOV_PHASE_BACKOFF);
 	assert_true(model_bps(&m, 10000) > 20e6);
+}
+
+/* The settings that both engines take, as this one understands them. */
+static void test_governor_settings(void **state)
+{
+	struct governor g;
+
+	gov_init(&g, &(struct gov_opts){.region_bytes = 65536});
+	uint64_t floor = g.o.floor_bps;
+	unsigned keep = g.o.keep_percent;
+	assert_true(floor && keep);
+	assert_false(gov_set(&g, 0, 0, 0));
+	assert_true(gov_set(&g, 5 << 20, 1 << 20, 50));
+	assert_false(gov_set(&g, 5 << 20, 1 << 20, 50));
+	assert_int_equal(g.o.limit_bps, 5 << 20);
+	assert_int_equal(g.o.floor_bps, 1 << 20);
+	assert_int_equal(g.o.keep_percent, 50);
+	assert_true(gov_set(&g, 0, 1, 50)); /* none: region by region all the same */
+	assert_int_equal(g.o.floor_bps, 65536);
+	assert_true(gov_set(&g, 0, 0, 0));
+	assert_int_equal(g.o.floor_bps, floor);
+	assert_int_equal(g.o.keep_percent, keep);
+	assert_int_equal(gov_keep_percent(150), 66);
+	assert_int_equal(gov_keep_percent(101), 99);
+	assert_int_equal(gov_keep_percent(10000), 1);
+	assert_int_equal(gov_keep_percent(0), 1);
 }
 
 static void test_governor_off(void **state)
@@ -722,7 +748,7 @@ int main(void)
 		cmocka_unit_test(test_params),	       cmocka_unit_test(test_status),	     cmocka_unit_test(test_geometry),
 		cmocka_unit_test(test_bitmap),	       cmocka_unit_test(test_bitmap_damage), cmocka_unit_test(test_bitmap_range), cmocka_unit_test(test_governor_idle),
 		cmocka_unit_test(test_governor_busy),  cmocka_unit_test(test_governor_slow_disk), cmocka_unit_test(test_governor_limit), cmocka_unit_test(test_governor_dead_source),
-		cmocka_unit_test(test_governor_off),   cmocka_unit_test(test_feed),
+		cmocka_unit_test(test_governor_settings), cmocka_unit_test(test_governor_off),   cmocka_unit_test(test_feed),
 		cmocka_unit_test(test_feed_random),    cmocka_unit_test(test_node_record),
 	};
 

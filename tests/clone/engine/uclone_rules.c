@@ -376,20 +376,25 @@ static void test_clean_close_forgets_intents(void **state)
 	stop(w);
 }
 
-/* What makes kcopy gentle: the workload's I/Os and nothing else. */
-static void test_foreground_is_reads_and_changes(void **state)
+/* What the governor is shown: each I/O of the workload, once, by its kind, and nothing of hydration. */
+static void test_each_io_is_told_of_by_its_kind(void **state)
 {
 	struct world *w = start(1, 8 * 4096);
 
-	world_hydrate_all(w);
-	assert_int_equal(uclone_nr_foreground(w->u), 0);
 	world_do(w, UCLONE_READ, 0, 8, false);
-	assert_int_equal(uclone_nr_foreground(w->u), 1);
+	assert_int_equal(w->nr_told[UCLONE_IO_READ_SOURCE], 1);
+	world_do(w, UCLONE_WRITE, 9, 1, false); /* the rest of the block is read first: no measure for others */
+	world_hydrate_all(w);
+	assert_int_equal(w->nr_told[UCLONE_IO_READ] + w->nr_told[UCLONE_IO_CHANGE] + w->nr_told[UCLONE_IO_FLUSH], 0);
+	world_do(w, UCLONE_READ, 0, 8, false);
+	assert_int_equal(w->nr_told[UCLONE_IO_READ], 1);
 	world_do(w, UCLONE_WRITE, 8, 8, false);
 	world_do(w, UCLONE_DISCARD, 16, 8, false);
-	assert_int_equal(uclone_nr_foreground(w->u), 3);
+	assert_int_equal(w->nr_told[UCLONE_IO_CHANGE], 2);
 	world_do(w, UCLONE_FLUSH, 0, 0, false);
-	assert_int_equal(uclone_nr_foreground(w->u), 3);
+	world_do(w, UCLONE_WRITE, 8, 8, true);
+	assert_int_equal(w->nr_told[UCLONE_IO_FLUSH], 2);
+	assert_int_equal(w->nr_told[UCLONE_IO_READ_SOURCE], 1);
 	stop(w);
 }
 
@@ -506,7 +511,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_abort_never_loses_a_write),
 		cmocka_unit_test(test_abort_after_a_crash_knows_of_writes_under_way),
 		cmocka_unit_test(test_clean_close_forgets_intents),
-		cmocka_unit_test(test_foreground_is_reads_and_changes),
+		cmocka_unit_test(test_each_io_is_told_of_by_its_kind),
 		cmocka_unit_test(test_a_change_under_way_counts_as_written_for_the_audit),
 		cmocka_unit_test(test_bad_source_range_fails_reads_until_overwritten),
 		cmocka_unit_test(test_a_bad_range_is_offered_again_when_it_is_forgotten),

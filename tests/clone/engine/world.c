@@ -208,10 +208,19 @@ static void opened_cb(void *arg, struct uclone *u, int res, const struct kedge_e
 	uclone_set_source(u, &w->source.source, NULL);
 }
 
+static void io_cb(void *arg, enum uclone_io_kind kind, uint64_t took_ns)
+{
+	struct world *w = arg;
+
+	(void)took_ns;
+	w->nr_told[kind]++;
+}
+
 void world_open_begin(struct world *w)
 {
 	struct uclone_env env = {.meta = &w->meta.disk, .dest = &w->dest.disk, .seen = &w->seen.disk, .defer = &w->sim.defer,
-				 .now_ns = sim_now, .now_arg = &w->sim, .event_fn = event_cb, .event_arg = w, .marks = w->marks};
+				 .now_ns = sim_now, .now_arg = &w->sim, .event_fn = event_cb, .event_arg = w, .marks = w->marks,
+				 .io_fn = io_cb, .io_arg = w};
 
 	w->u = NULL;
 	w->is_opening = true;

@@ -12,6 +12,7 @@ struct world_op;
 struct world_copy;
 
 struct world {
+	uint64_t nr_told[UCLONE_NR_IO_KINDS]; /* uclone_env.io_fn */
 	struct sim sim;
 	struct sim_disk dest, meta, seen;
 	struct sim_source source;

@@ -67,6 +67,8 @@ agent_config() { # HOST
 		[agent]
 		portal_address = 127.0.0.1
 		bin_dir = $BIN_DIR
+		hydrate_floor = 7M
+		latency_factor = 2.5
 	END
 }
 

@@ -68,8 +68,8 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 	struct kedge_err err;
 
 	(void)state;
-	assert_int_equal(read_text("; a comment\nstate_dir = /s\nrun_dir = /r\n[agent]\nverify_holes = read\nfree_space = skip\n[coordinator]\nhold = 30m\nrelease = keep\n"
-				   "[host a]\naddress = 10.1.2.3:7420\n[host b]\naddress = [fd00::2]:7420\n",
+	assert_int_equal(read_text("; a comment\nstate_dir = /s\nrun_dir = /r\n[coordinator]\nhold = 30m\nrelease = keep\n"
+				   "[agent]\nverify_holes = read\nfree_space = skip\nhydrate_floor = 20M\nlatency_factor = 2.5\n[host a]\naddress = 10.1.2.3:7420\n[host b]\naddress = [fd00::2]:7420\n",
 				   &c, &err),
 			 0);
 	assert_string_equal(c.host, "a");
@@ -79,6 +79,8 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 	assert_string_equal(c.socket, "/r/api.sock");
 	assert_string_equal(c.portal_address, "10.1.2.3");
 	assert_int_equal(c.bin_dir[0], '/');
+	assert_string_equal(c.hydrate_floor, "20M");
+	assert_string_equal(c.latency_factor, "2.5");
 	assert_int_equal(c.hold_ms, 1800000);
 	assert_false(c.is_release_delete);
 	assert_true(c.is_verify_holes_read);
@@ -103,6 +105,9 @@ static void test_config_wrong_lines_are_named(void **state)
 		{"state_dir = relative\n", "kedged.conf:6: \"relative\" is not an absolute path"},
 		{"nonsense\n", "kedged.conf:6:"},
 		{"[agent]\nfree_space = maybe\n", "kedged.conf:7: free_space is copy or skip"},
+		{"[agent]\nhydrate_floor = much\n", "kedged.conf:7: \"much\" is not a number of bytes"},
+		{"[agent]\nlatency_factor = 1\n", "kedged.conf:7: \"1\" is not a factor"},
+		{"[agent]\nlatency_factor = 1.555\n", "kedged.conf:7: \"1.555\" is not a factor"},
 		{"[coordinator]\nhold = 5\n", "kedged.conf:7: \"5\" is not a duration"},
 		{"[agent]\nverify_holes = no\n", "kedged.conf:7: verify_holes is status or read"},
 		{"[coordinator]\nrelease = burn\n", "kedged.conf:7: release is delete or keep"},
