@@ -11,6 +11,7 @@
 #include "uclone/uclone.h"
 
 struct engine;
+struct ahead_status;
 
 struct engine_ops {
 	const char *name; /* "user", "dm" */
@@ -30,6 +31,9 @@ struct engine_ops {
 	struct kedge_claims *(*claims)(struct engine *e);
 	/* The engine moves the bytes itself: go on or hold, at most so fast. NULL: kcopy does, over claims. */
 	void (*steer)(struct engine *e, bool is_wanted, uint64_t limit_bps);
+	/* Read at most so much ahead of a workload that reads in order; 0: nothing. NULL: the kernel does, or does not. */
+	void (*set_ahead)(struct engine *e, uint32_t window_bytes);
+	void (*ahead_status)(const struct engine *e, struct ahead_status *ret_status);
 	void (*commit)(struct engine *e, uclone_fn fn, void *arg);
 	void (*finish)(struct engine *e, uclone_fn fn, void *arg);
 	void (*abort)(struct engine *e, uclone_fn fn, void *arg);
@@ -43,6 +47,9 @@ struct engine_ops {
 struct engine {
 	const struct engine_ops *ops;
 	const struct uclone_create_opts *stored;
+	/* Sees each I/O of the workload when it comes; may be NULL. Never called by an engine whose workload's I/O does not come here. */
+	void (*note_fn)(void *arg, const struct uclone_io *io);
+	void *note_arg;
 };
 
 static inline uint64_t engine_size_bytes(const struct engine *e)
@@ -51,7 +58,7 @@ static inline uint64_t engine_size_bytes(const struct engine *e)
 }
 
 /* engine_user.c: u is taken over */
-struct engine *engine_user_create(struct uclone *u);
+struct engine *engine_user_create(struct uclone *u, struct kedge_defer_queue *queue);
 
 /* engine_dm.c: dest belongs to the caller, share (the memory of descriptor share_fd) to the holder */
 struct uc_super;

@@ -32,6 +32,7 @@ struct kclone_args {
 	uint64_t head_start_bytes; /* at most so much, or for so long; both 0: no head start */
 	unsigned head_start_ms;
 	uint32_t window_bytes; /* 0: no quiesce windows */
+	uint32_t read_around_bytes; /* 0: none */
 };
 
 int cmd_create(const struct kclone_args *a);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ahead.h"
 #include "dm_table.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
@@ -22,7 +23,8 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_VERIFY_HOLES, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS,
+	OPT_VERIFY_HOLES, OPT_READ_AROUND, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -57,6 +59,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_REGION, "region", "BYTES", "engine dm: unit that the kernel copies, a power of two (default 64K)"},
 	{OPT_HEAD_START, "head-start", "LIMIT", "engine dm: copy before the device is there, at most so many bytes or so long (3s, 500ms)"},
 	{OPT_WINDOWS, "windows", "BYTES", "engine dm: hydrate in moments in which the workload's I/O waits, so much in each (1M)"},
+	{OPT_READ_AROUND, "read-around", "BYTES", "read at most so much ahead of a workload that reads in order (0: nothing; default 2M)"},
 	{OPT_SOURCE_ATTACH, "source-attach", "HOW", "engine dm: how the kernel reads the source: feed (default), or kernel: its own initiator"},
 	{OPT_VERIFY_HOLES, "verify-holes", "HOW", "status (default): as the source says anew, with samples; read: on both sides"},
 	{OPT_JSON, "json", NULL, "for programs"},
@@ -76,7 +79,7 @@ static const struct verb verbs[] = {
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
 	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(URGENT) | B(RATE) | B(CONNECTIONS) | B(IO_TIMEOUT) |
-		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH),
+		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH) | B(READ_AROUND),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
 	{"map", "say of every run of bytes where it lives", B(META) | B(CONTROL) | B(JSON), 0},
@@ -198,6 +201,10 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 			r = -EINVAL;
 		a->verify_holes = arg;
 		break;
+	case OPT_READ_AROUND:
+		r = take_number(arg, AHEAD_WINDOW_MAX_BYTES, &v);
+		a->read_around_bytes = (uint32_t)v;
+		break;
 	case OPT_JSON: a->is_json = true; break;
 	case OPT_SIZE: r = take_number(arg, 16ull << 40, &a->size_bytes); break;
 	case OPT_RATE: r = take_number(arg, INT64_MAX, &a->rate_bps); break;
@@ -257,7 +264,7 @@ static int run(const struct verb *v, const struct kclone_args *a, char **argv)
 int main(int argc, char **argv)
 {
 	struct option longs[KEDGE_ARRAY_LEN(opt_rows) + 2] = {{0}};
-	struct kclone_args a = {0};
+	struct kclone_args a = {.read_around_bytes = AHEAD_WINDOW_DEFAULT_BYTES};
 	const struct verb *v = NULL;
 	bool is_inner = argc > 1 && (strcmp(argv[1], "worker") == 0 || strcmp(argv[1], "driver") == 0);
 	uint64_t seen = 0;

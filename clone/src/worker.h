@@ -4,8 +4,9 @@
 
 /*
  * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
- * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_top.c what makes a
- * dm-linear above us need us no more, worker_status.c what it says of itself, worker_compared.c what was compared, worker_map.c what lives where, worker_stop.c the end.
+ * comparing, worker_ahead.c reads that are still to come, worker_command.c the control socket's commands, worker_finish.c the last one before the
+ * source goes, worker_top.c what makes a dm-linear above us need us no more, worker_status.c what it says of itself, worker_compared.c what was
+ * compared, worker_map.c what lives where, worker_stop.c the end.
  */
 
 #include <signal.h>
@@ -108,6 +109,12 @@ json_t *worker_compared_json(const struct kcopy_status *s);
 void worker_compared_keep(struct worker *w);
 /* Of a HYDRATED clone: the figures of the comparison that this rests on, when they were kept. */
 void worker_compared_recall(struct worker *w);
+
+/* worker_ahead.c */
+/* Say how far ahead of a workload may be read now; each tick. */
+void worker_ahead_tick(struct worker *w);
+/* "access" of the status object. */
+json_t *worker_access_status(struct worker *w);
 
 /* worker_map.c */
 void worker_map(struct worker *w, const json_t *args, struct control_call *call);
