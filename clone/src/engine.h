@@ -12,6 +12,7 @@
 
 struct engine;
 struct ahead_status;
+struct kcopy_range;
 
 struct engine_ops {
 	const char *name; /* "user", "dm" */
@@ -50,6 +51,9 @@ struct engine {
 	/* Sees each I/O of the workload when it comes; may be NULL. Never called by an engine whose workload's I/O does not come here. */
 	void (*note_fn)(void *arg, const struct uclone_io *io);
 	void *note_arg;
+	/* What is copied first, where kedge copies; may be NULL. Set before a source comes, stays. */
+	const struct kcopy_range *first;
+	uint32_t nr_first;
 };
 
 static inline uint64_t engine_size_bytes(const struct engine *e)

@@ -221,6 +221,7 @@ static int start(struct worker *w, struct kedge_err *err)
 	w->attach_timer.fn = worker_attach_timeout_cb;
 	w->rate_bps = a->rate_bps;
 	kedge_timer_start(w->loop, &w->tick, TICK_MS);
+	worker_trace_begin(w);
 	r = start_signals(w);
 	if (r == 0)
 		r = start_fronts(w, err);
@@ -287,6 +288,7 @@ int cmd_worker(const struct kclone_args *a)
 		w.source->ops->destroy(w.source);
 	if (w.absent)
 		w.absent->ops->destroy(w.absent);
+	worker_trace_end(&w);
 	end_operations(&w);
 	clone_files_close(&w.files);
 	kedge_loop_destroy(w.loop);
