@@ -78,8 +78,14 @@ def check_many(case):
             positive([r[key] for r in case["runs"][name]], f"many: {name}: {key}")
 
 
+def check_boot(case):
+    for name in ("neither", "read-around", "history", "both"):
+        positive([r["reads"] for r in case["runs"][name]], f"boot: {name}: reads")
+    positive([r["waited"] for r in case["runs"]["neither"]], "boot: neither: waited")
+
+
 CHECKS = {"hydrate": check_hydrate, "links": check_links, "readthrough": check_readthrough, "foreground": check_foreground,
-          "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many}
+          "downtime": check_downtime, "sparse": check_sparse, "after": check_after, "many": check_many, "boot": check_boot}
 
 
 def text_boxes(chart):

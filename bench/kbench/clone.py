@@ -7,6 +7,7 @@ import json
 import socket
 import time
 
+from .link import HERE
 from .procs import BenchError, wait_until
 
 SERIAL = "0f8fad5b-d9cb-469f-a165-70867728950e.7"
@@ -21,7 +22,7 @@ def bitmap_bytes(size_bytes):
 class Clone:
     """A clone of url on dest, not hydrating until it is told to."""
 
-    def __init__(self, bench, name, url, dest, program=None, options=(), fuse=False, block=False):
+    def __init__(self, bench, name, url, dest, program=None, options=(), fuse=False, block=False, place=HERE):
         self.bench, self.name = bench, name
         self.program = program or bench.program("kclone")
         self.meta = bench.path(name + ".meta")
@@ -31,8 +32,8 @@ class Clone:
         if fuse or block:
             options = [*options, "--fuse", self.fuse_path, *(["--block"] if block else [])]
         self.remove_files()
-        bench.procs.run(name + ".create", [self.program, "create", "--source", url, "--dest", dest, "--meta", self.meta], 60)
-        self.proc = bench.procs.start(name, [self.program, "serve", "--meta", self.meta, "--nbd", self.nbd_path,
+        bench.procs.run(name + ".create", [*place.run, self.program, "create", "--source", url, "--dest", dest, "--meta", self.meta], 60)
+        self.proc = bench.procs.start(name, [*place.run, self.program, "serve", "--meta", self.meta, "--nbd", self.nbd_path,
                                              "--control", self.control_path, "--no-hydrate", *options])
         self.sock = None
         wait_until(30, f"{name}: the source is up", self.is_up)

@@ -144,10 +144,15 @@ def after_section(case):
     return "".join(out)
 
 
+def boot_section(case):
+    return bars_section("A boot on a clone, 20 ms away", case, "waited", "reads that waited for the source") + bars_section("The same", case, "seconds", "seconds")
+
+
 SECTIONS = {"hydrate": hydrate_section, "links": links_section, "readthrough": readthrough_section, "foreground": foreground_section, "downtime": downtime_section,
             "sparse": lambda c: bars_section("1 GiB of data, full and in 1 TiB", c, "wall_s", "seconds"), "after": after_section,
             "many": lambda c: bars_section("Volumes at once", {"runs": {f"kclone, {n} at once": r for n, r in c["runs"].items()}}, "mib_s",
-                                              "MiB/s, all together")}
+                                              "MiB/s, all together"),
+            "boot": boot_section}
 
 
 def make(result):

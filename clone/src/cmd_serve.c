@@ -120,6 +120,11 @@ int cmd_serve(const struct kclone_args *a, char *const *worker_argv)
 			clone_files_close(&f);
 			return KEDGE_EXIT_USAGE;
 		}
+		if (a->prefetch && !a->head_start_bytes && !a->head_start_ms) {
+			kedge_error("--prefetch of a kernel clone is the order of its --head-start: the kernel's own copying has one order only");
+			clone_files_close(&f);
+			return KEDGE_EXIT_USAGE;
+		}
 		o.is_dm = true;
 		o.is_alone = super.state == UCLONE_HYDRATED;
 		o.is_block = !o.is_alone && !is_kernel_attach; /* the feed */

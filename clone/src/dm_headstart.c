@@ -246,7 +246,7 @@ void headstart_destroy(struct headstart *h)
 
 int headstart_start(const struct headstart_opts *o, struct headstart **ret_h, struct kedge_err *err)
 {
-	struct kcopy_hydrator_opts ko = {.rate_bps = o->rate_bps, .event_fn = o->event_fn, .event_arg = o->arg};
+	struct kcopy_hydrator_opts ko = {.rate_bps = o->rate_bps, .event_fn = o->event_fn, .event_arg = o->arg, .first = o->first, .nr_first = o->nr_first};
 	struct headstart *h = calloc(1, sizeof *h);
 	int r = h ? 0 : kedge_err_set(err, -ENOMEM, KEDGE_SIDE_NONE, "no memory");
 

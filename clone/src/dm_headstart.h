@@ -20,6 +20,8 @@ struct headstart_opts {
 	uint64_t size_bytes;
 	uint32_t region_bytes;
 	struct uc_bits bits;  /* of regions, shared with the driver: those that are set are left alone */
+	const struct kcopy_range *first; /* of kcopy_hydrator_opts; stays until the end */
+	uint32_t nr_first;
 	uint64_t limit_bytes; /* 0: none */
 	unsigned limit_ms;    /* 0: none, but it ends when nothing moves */
 	uint64_t rate_bps;

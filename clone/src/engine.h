@@ -11,6 +11,8 @@
 #include "uclone/uclone.h"
 
 struct engine;
+struct ahead_status;
+struct kcopy_range;
 
 /* What an operator has said of hydration. */
 struct engine_pace {
@@ -36,6 +38,9 @@ struct engine_ops {
 	struct kedge_claims *(*claims)(struct engine *e);
 	/* The engine moves the bytes itself: go on or hold, at that pace. NULL: kcopy does, over claims. */
 	void (*steer)(struct engine *e, bool is_wanted, const struct engine_pace *pace);
+	/* Read at most so much ahead of a workload that reads in order; 0: nothing. NULL: the kernel does, or does not. */
+	void (*set_ahead)(struct engine *e, uint32_t window_bytes);
+	void (*ahead_status)(const struct engine *e, struct ahead_status *ret_status);
 	void (*commit)(struct engine *e, uclone_fn fn, void *arg);
 	void (*finish)(struct engine *e, uclone_fn fn, void *arg);
 	void (*abort)(struct engine *e, uclone_fn fn, void *arg);
@@ -49,6 +54,12 @@ struct engine_ops {
 struct engine {
 	const struct engine_ops *ops;
 	const struct uclone_create_opts *stored;
+	/* Sees each I/O of the workload when it comes; may be NULL. Never called by an engine whose workload's I/O does not come here. */
+	void (*note_fn)(void *arg, const struct uclone_io *io);
+	void *note_arg;
+	/* What is copied first, where kedge copies; may be NULL. Set before a source comes, stays. */
+	const struct kcopy_range *first;
+	uint32_t nr_first;
 };
 
 static inline uint64_t engine_size_bytes(const struct engine *e)
@@ -57,7 +68,7 @@ static inline uint64_t engine_size_bytes(const struct engine *e)
 }
 
 /* engine_user.c: u is taken over */
-struct engine *engine_user_create(struct uclone *u);
+struct engine *engine_user_create(struct uclone *u, struct kedge_defer_queue *queue);
 
 /* engine_dm.c: dest belongs to the caller, share (the memory of descriptor share_fd) to the holder */
 struct uc_super;

@@ -264,7 +264,7 @@ static void begin_head(struct engine_dm *d)
 {
 	struct headstart_opts o = {.loop = d->loop, .source = d->source, .dest_path = d->super.opts.dest_path,
 				   .size_bytes = d->super.opts.source.size_bytes, .region_bytes = d->super.dm_region_bytes,
-				   .limit_bytes = d->args->head_start_bytes, .limit_ms = d->args->head_start_ms, .rate_bps = d->args->rate_bps,
+				   .first = d->e.first, .nr_first = d->e.nr_first, .limit_bytes = d->args->head_start_bytes, .limit_ms = d->args->head_start_ms, .rate_bps = d->args->rate_bps,
 				   .event_fn = d->event_fn, .done_fn = head_done_cb, .arg = d};
 	struct kedge_err err = {0};
 

@@ -34,6 +34,9 @@ struct kclone_args {
 	uint64_t head_start_bytes; /* at most so much, or for so long; both 0: no head start */
 	unsigned head_start_ms;
 	uint32_t window_bytes; /* 0: no quiesce windows */
+	uint32_t read_around_bytes; /* 0: none */
+	const char *prefetch, *output, *show;
+	bool is_trace, is_start, is_stop;
 };
 
 int cmd_create(const struct kclone_args *a);
@@ -49,6 +52,8 @@ int cmd_doctor(const struct kclone_args *a);
 int cmd_status(const struct kclone_args *a);
 /* Every run of bytes and where it lives. */
 int cmd_map(const struct kclone_args *a);
+/* Recordings of what a workload touches. */
+int cmd_trace(const struct kclone_args *a);
 int cmd_check(const struct kclone_args *a);
 /* abort without a running process */
 int cmd_abort(const struct kclone_args *a);

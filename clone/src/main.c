@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ahead.h"
 #include "dm_table.h"
 #include "kclone.h"
 #include "kedge/bytes.h"
@@ -22,7 +23,8 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_FLOOR, OPT_LATENCY, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_VERIFY_HOLES, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS,
+	OPT_VERIFY_HOLES, OPT_READ_AROUND, OPT_PREFETCH, OPT_TRACE, OPT_START, OPT_STOP, OPT_OUTPUT, OPT_SHOW, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -59,6 +61,13 @@ static const struct opt_row opt_rows[] = {
 	{OPT_REGION, "region", "BYTES", "engine dm: unit that the kernel copies, a power of two (default 64K)"},
 	{OPT_HEAD_START, "head-start", "LIMIT", "engine dm: copy before the device is there, at most so many bytes or so long (3s, 500ms)"},
 	{OPT_WINDOWS, "windows", "BYTES", "engine dm: hydrate in moments in which the workload's I/O waits, so much in each (1M)"},
+	{OPT_READ_AROUND, "read-around", "BYTES", "read at most so much ahead of a workload that reads in order (0: nothing; default 2M)"},
+	{OPT_PREFETCH, "prefetch", "FILE", "copy first what this access history says (kclone trace)"},
+	{OPT_TRACE, "trace", NULL, "record what the workload touches from its first I/O on"},
+	{OPT_START, "start", NULL, "begin a recording, anew when there is one"},
+	{OPT_OUTPUT, "output", "FILE", "write what was recorded so far"},
+	{OPT_STOP, "stop", NULL, "end the recording"},
+	{OPT_SHOW, "show", "FILE", "print an access history: MS START END read|written"},
 	{OPT_SOURCE_ATTACH, "source-attach", "HOW", "engine dm: how the kernel reads the source: feed (default), or kernel: its own initiator"},
 	{OPT_VERIFY_HOLES, "verify-holes", "HOW", "status (default): as the source says anew, with samples; read: on both sides"},
 	{OPT_JSON, "json", NULL, "for programs"},
@@ -78,10 +87,11 @@ static const struct verb verbs[] = {
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
 	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(URGENT) | B(RATE) | B(FLOOR) | B(LATENCY) | B(CONNECTIONS) | B(IO_TIMEOUT) |
-		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH),
+		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH) | B(READ_AROUND) | B(PREFETCH) | B(TRACE),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
 	{"map", "say of every run of bytes where it lives", B(META) | B(CONTROL) | B(JSON), 0},
+	{"trace", "record what a workload touches, in the order of its first touch", B(META) | B(CONTROL) | B(START) | B(OUTPUT) | B(STOP) | B(SHOW), 0},
 	{"check", "verify the metadata of a clone that is not served", B(META), B(META)},
 	{"attach", "connect to the source", B(CONTROL) | B(META) | B(URL) | B(CHAP_FILE) | B(TIMEOUT), 0},
 	{"hydrate", "begin to hydrate", B(CONTROL) | B(META), 0},
@@ -211,6 +221,16 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 			r = -EINVAL;
 		a->verify_holes = arg;
 		break;
+	case OPT_READ_AROUND:
+		r = take_number(arg, AHEAD_WINDOW_MAX_BYTES, &v);
+		a->read_around_bytes = (uint32_t)v;
+		break;
+	case OPT_PREFETCH: a->prefetch = arg; break;
+	case OPT_TRACE: a->is_trace = true; break;
+	case OPT_START: a->is_start = true; break;
+	case OPT_STOP: a->is_stop = true; break;
+	case OPT_OUTPUT: a->output = arg; break;
+	case OPT_SHOW: a->show = arg; break;
 	case OPT_JSON: a->is_json = true; break;
 	case OPT_SIZE: r = take_number(arg, 16ull << 40, &a->size_bytes); break;
 	case OPT_RATE:
@@ -267,6 +287,8 @@ static int run(const struct verb *v, const struct kclone_args *a, char **argv)
 		return cmd_serve(a, argv + 2);
 	if (strcmp(v->name, "check") == 0)
 		return cmd_check(a);
+	if (strcmp(v->name, "trace") == 0)
+		return cmd_trace(a);
 	if (!a->control && !a->meta)
 		return usage(v->name, "needs --control SOCKET or --meta PATH", v->name);
 	if (strcmp(v->name, "status") == 0)
@@ -281,7 +303,7 @@ static int run(const struct verb *v, const struct kclone_args *a, char **argv)
 int main(int argc, char **argv)
 {
 	struct option longs[KEDGE_ARRAY_LEN(opt_rows) + 2] = {{0}};
-	struct kclone_args a = {0};
+	struct kclone_args a = {.read_around_bytes = AHEAD_WINDOW_DEFAULT_BYTES};
 	const struct verb *v = NULL;
 	bool is_inner = argc > 1 && (strcmp(argv[1], "worker") == 0 || strcmp(argv[1], "driver") == 0);
 	uint64_t seen = 0;

@@ -62,6 +62,7 @@ static void tick_cb(struct kedge_timer *t)
 	if (s.nr_source_errors)
 		worker_make_urgent(w, "the source could not carry out a read");
 	worker_steer(w);
+	worker_ahead_tick(w);
 	if (w->is_verify_wanted && !w->is_hydrating && worker_verify(w, &err) < 0) {
 		w->is_verify_wanted = false;
 		kedge_warn("verification: %s", err.msg);
@@ -159,7 +160,7 @@ static int open_user(struct worker *w, struct kedge_err *err)
 		return r < 0 ? r : o.res;
 	if (w->args->has_io_timeout)
 		uclone_set_io_timeout(o.u, w->args->io_timeout_ms);
-	w->e = engine_user_create(o.u);
+	w->e = engine_user_create(o.u, kedge_loop_defer_queue(w->loop));
 	return 0;
 }
 
@@ -222,6 +223,7 @@ static int start(struct worker *w, struct kedge_err *err)
 	w->retry.fn = worker_retry_cb;
 	w->attach_timer.fn = worker_attach_timeout_cb;
 	kedge_timer_start(w->loop, &w->tick, TICK_MS);
+	worker_trace_begin(w);
 	r = start_signals(w);
 	if (r == 0)
 		r = start_fronts(w, err);
@@ -288,6 +290,7 @@ int cmd_worker(const struct kclone_args *a)
 		w.source->ops->destroy(w.source);
 	if (w.absent)
 		w.absent->ops->destroy(w.absent);
+	worker_trace_end(&w);
 	end_operations(&w);
 	kcopy_governor_destroy(w.governor);
 	clone_files_close(&w.files);

@@ -4,9 +4,9 @@
 
 /*
  * Inside of the worker of `kclone serve`; one thread. worker.c has its life, worker_source.c the source, worker_hydrate.c copying and
- * comparing, worker_command.c the control socket's commands, worker_finish.c the last one before the source goes, worker_top.c what makes a
- * dm-linear above us need us no more, worker_status.c what it says of itself, worker_compared.c what was compared, worker_pace.c how fast,
- * worker_map.c what lives where, worker_stop.c the end.
+ * comparing, worker_ahead.c reads that are still to come, worker_trace.c reads of the past, worker_command.c the control socket's commands,
+ * worker_finish.c the last one before the source goes, worker_top.c what makes a dm-linear above us need us no more, worker_status.c what it says
+ * of itself, worker_compared.c what was compared, worker_pace.c how fast, worker_map.c what lives where, worker_stop.c the end.
  */
 
 #include <signal.h>
@@ -42,6 +42,12 @@ struct worker {
 
 	struct kcopy_hydrator *hydrator; /* copies, then compares */
 	bool is_comparing;
+	/* worker_trace.c */
+	struct recorder *recorder; /* NULL: nothing is recorded */
+	uint64_t record_begin_ns;
+	struct kcopy_range *first; /* the engine's */
+	uint64_t first_bytes;
+	bool is_first_refused;
 	/* of hydrators that are gone */
 	uint64_t copied_bytes, zero_bytes;
 	struct kcopy_status compared; /* the last comparison */
@@ -122,6 +128,22 @@ json_t *worker_compared_json(const struct kcopy_status *s);
 void worker_compared_keep(struct worker *w);
 /* Of a HYDRATED clone: the figures of the comparison that this rests on, when they were kept. */
 void worker_compared_recall(struct worker *w);
+
+/* worker_ahead.c */
+/* Say how far ahead of a workload may be read now; each tick. */
+void worker_ahead_tick(struct worker *w);
+/* "access" of the status object. */
+json_t *worker_access_status(struct worker *w);
+
+/* worker_trace.c */
+/* As the options say; before the source, and before the first I/O. */
+void worker_trace_begin(struct worker *w);
+/* After the engine. */
+void worker_trace_end(struct worker *w);
+void worker_trace(struct worker *w, const json_t *args, struct control_call *call);
+/* "prefetch" and "trace" of the status object. */
+json_t *worker_order_status(struct worker *w);
+json_t *worker_record_status(struct worker *w);
 
 /* worker_map.c */
 void worker_map(struct worker *w, const json_t *args, struct control_call *call);

@@ -66,6 +66,10 @@ void worker_command(struct worker *w, const char *cmd, json_t *args, struct cont
 		worker_map(w, args, call);
 		return;
 	}
+	if (strcmp(cmd, "trace") == 0) {
+		worker_trace(w, args, call);
+		return;
+	}
 	if (strcmp(cmd, "finish") == 0) {
 		worker_finish(w, call);
 		return;

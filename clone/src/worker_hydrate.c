@@ -98,6 +98,8 @@ void worker_hydrate(struct worker *w)
 	struct uclone_status s;
 	struct kedge_err err = {0};
 
+	o.first = w->e->first;
+	o.nr_first = w->e->nr_first;
 	w->e->ops->status(w->e, &s);
 	if (w->e->ops->steer)
 		return; /* by itself, told at each tick */

@@ -91,6 +91,10 @@ json_t *worker_status(struct worker *w)
 	json_object_set_new(verify, "state", json_string(verify_names[w->is_verify_wanted ? VERIFY_RUNNING : w->verify]));
 	json_object_set_new(verify, "error", json_string(w->verify_err.msg));
 	json_object_set_new(o, "verify", verify);
+	if (!is_kernel)
+		json_object_set_new(o, "access", worker_access_status(w));
+	json_object_set_new(o, "prefetch", worker_order_status(w));
+	json_object_set_new(o, "trace", worker_record_status(w));
 	bool is_top = w->share && w->share->is_top;
 	const char *block = is_kernel || is_top ? w->share->dm.top_path
 			    : w->share && w->share->loop_path[0] && kedge_loopdev_is_of(w->share->loop_path, w->share->fuse_path)

@@ -59,7 +59,7 @@ void kcopy_hydrator_pump(struct kcopy_hydrator *h)
 
 static void cancel_reads(struct kcopy_hydrator *h)
 {
-	for (uint32_t i = 0; h->copies && i < h->nr_inflight; i++)
+	for (uint32_t i = 0; h->copies && i < h->nr_copies; i++)
 		if (h->copies[i].is_reading)
 			h->src->ops->cancel(h->src, &h->copies[i].io);
 	if (h->is_asking)
@@ -86,7 +86,7 @@ void kcopy_hydrator_fail(struct kcopy_hydrator *h, int code, const struct kedge_
 
 static struct kcopy_copy *idle_copy(struct kcopy_hydrator *h)
 {
-	for (uint32_t i = 0; i < h->nr_inflight; i++)
+	for (uint32_t i = 0; i < h->nr_copies; i++)
 		if (!h->copies[i].is_busy)
 			return &h->copies[i];
 	return NULL;
@@ -193,7 +193,7 @@ static void begin_copy(struct kcopy_hydrator *h, struct kcopy_copy *c, struct ke
 
 static void free_copies(struct kcopy_hydrator *h)
 {
-	for (uint32_t i = 0; h->copies && i < h->nr_inflight; i++) {
+	for (uint32_t i = 0; h->copies && i < h->nr_copies; i++) {
 		kedge_buf_free(h->copies[i].buf);
 		kedge_buf_free(h->copies[i].own_buf);
 		free(h->copies[i].segs);
@@ -204,8 +204,8 @@ static void free_copies(struct kcopy_hydrator *h)
 
 static int make_copies(struct kcopy_hydrator *h)
 {
-	h->copies = calloc(h->nr_inflight, sizeof *h->copies);
-	for (uint32_t i = 0; h->copies && i < h->nr_inflight; i++) {
+	h->copies = calloc(h->nr_copies, sizeof *h->copies);
+	for (uint32_t i = 0; h->copies && i < h->nr_copies; i++) {
 		struct kcopy_copy *c = &h->copies[i];
 		c->h = h;
 		c->buf = kedge_buf_alloc(h->copy_bytes);
@@ -266,7 +266,9 @@ bool kcopy_hydrator_may_begin(struct kcopy_hydrator *h)
 
 	h->is_at_limit = ms > 0;
 	h->next_bytes = h->copy_bytes;
-	if (ms == 0 && h->governor)
+	if (kcopy_plan_is_at_first(h))
+		h->next_bytes = (uint32_t)kedge_min_u64(h->copy_bytes, KCOPY_FIRST_BYTES / 4);
+	else if (ms == 0 && h->governor)
 		ms = kcopy_governor_ask(h->governor, h->nr_inflight, h->copy_bytes, now_ns, &h->next_bytes);
 	if (ms > 0)
 		kedge_timer_start(h->loop, &h->refill, ms); /* the end of a copy comes back here too */
@@ -295,6 +297,8 @@ static void copy_pump(struct kcopy_hydrator *h)
 	struct kcopy_copy *c;
 
 	while (h->fail_code == 0 && (c = idle_copy(h))) {
+		if (!kcopy_plan_has_room(h))
+			return; /* the end of one of them comes back here */
 		struct kedge_claim *claim = NULL;
 		int res = 0;
 
@@ -443,6 +447,7 @@ void kcopy_hydrator_status(const struct kcopy_hydrator *h, struct kcopy_status *
 		.sampled_bytes = h->sampled_bytes,
 		.holes = h->holes,
 		.sample_seed = h->seed,
+		.nr_first_left = h->nr_first - h->next_first,
 		.last_err = h->last_err,
 	};
 }
@@ -473,6 +478,9 @@ int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct
 	h->governor = opts->governor;
 	h->event_fn = opts->event_fn;
 	h->event_arg = opts->event_arg;
+	h->first = opts->first;
+	h->nr_first = opts->first ? opts->nr_first : 0;
+	h->nr_copies = h->nr_first ? (uint32_t)kedge_max_u64(nr_inflight, KCOPY_FIRST_INFLIGHT) : nr_inflight;
 	h->rest = KCOPY_IDLE;
 	h->pump.fn = pump_cb;
 	h->pump.arg = h;

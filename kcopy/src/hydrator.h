@@ -15,6 +15,9 @@
 #define KCOPY_INFLIGHT_DEFAULT 8
 #define KCOPY_INFLIGHT_MAX 64
 #define KCOPY_SUSPECTS_MAX 128
+/* Of what is wanted first: small pieces, each of which waits a round trip. Beside a workload no more bytes than that. */
+#define KCOPY_FIRST_INFLIGHT 32
+#define KCOPY_FIRST_BYTES (1024u * 1024)
 
 /* What is to be compared next, and how. */
 enum kcopy_check {
@@ -61,7 +64,7 @@ struct kcopy_hydrator {
 	struct kedge_loop *loop;
 	struct kedge_source *src;
 	struct kedge_claims *claims;
-	uint32_t copy_bytes, nr_inflight;
+	uint32_t copy_bytes, nr_inflight, nr_copies; /* the pool: more than nr_inflight for what is wanted first */
 	struct kcopy_governor *governor;
 	uint32_t next_bytes; /* of the next copy, at most */
 	bool is_at_limit;
@@ -87,6 +90,9 @@ struct kcopy_hydrator {
 	struct kcopy_meter meter;
 
 	/* plan */
+	const struct kcopy_range *first;
+	uint32_t nr_first, next_first;
+	uint64_t first_at_bytes; /* in the next of them; never before its start */
 	uint64_t cursor_bytes;
 	bool has_progress; /* since the pass began: the next one may find more */
 	struct kcopy_extents extents;
@@ -127,6 +133,10 @@ void kcopy_plan_ask(struct kcopy_hydrator *h, uint64_t from_bytes);
 /* The kind of the block at at_bytes and where that ends; asks ahead. False: not known. What lies before is forgotten. */
 bool kcopy_plan_extent_at(struct kcopy_hydrator *h, uint64_t at_bytes, bool *ret_is_hole, uint64_t *ret_end_bytes);
 void kcopy_plan_start(struct kcopy_hydrator *h);
+/* Is there still something that is wanted first? */
+bool kcopy_plan_is_at_first(const struct kcopy_hydrator *h);
+/* May another copy begin, as far as their number goes? */
+bool kcopy_plan_has_room(struct kcopy_hydrator *h);
 enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **ret_claim, int *ret_res);
 /* So long it took to fill a claim of a hole. */
 void kcopy_plan_hole_filled(struct kcopy_hydrator *h, uint64_t nr_bytes, uint64_t took_ns);

@@ -441,6 +441,14 @@ static void timer_cb(struct kedge_timer *t)
 	}
 }
 
+static void queue(struct kcopy_isource *src, struct kcopy_request *r)
+{
+	r->is_queued = true;
+	r->next_queued = NULL;
+	*src->queue_tail[r->prio] = r;
+	src->queue_tail[r->prio] = &r->next_queued;
+}
+
 void kcopy_requests_submit(struct kcopy_isource *src, struct kedge_source_io *io, enum kcopy_request_kind kind)
 {
 	struct kcopy_request *r = src->free_requests;
@@ -472,10 +480,7 @@ void kcopy_requests_submit(struct kcopy_isource *src, struct kedge_source_io *io
 		r->next_bytes = io->start_bytes;
 	if (io->prio == KEDGE_PRIO_FOREGROUND)
 		src->demand_ns = kedge_loop_now_ns(src->loop);
-	r->is_queued = true;
-	r->next_queued = NULL;
-	*src->queue_tail[r->prio] = r;
-	src->queue_tail[r->prio] = &r->next_queued;
+	queue(src, r);
 	if (io->timeout_ms > 0)
 		kedge_timer_start(src->loop, &r->timer, io->timeout_ms);
 	kcopy_requests_dispatch(src);
@@ -493,6 +498,20 @@ void kcopy_requests_cancel(struct kcopy_isource *src, struct kedge_source_io *io
 	/* What is in flight comes in soon, or its session ends (watch_cb). */
 	if (r)
 		fail_request(src, r, -ECANCELED);
+}
+
+void kcopy_requests_urge(struct kcopy_isource *src, struct kedge_source_io *io)
+{
+	struct kcopy_request *r = io->priv;
+
+	if (!r || r->prio == KEDGE_PRIO_FOREGROUND)
+		return;
+	bool is_waiting = r->is_queued;
+	unqueue(src, r);
+	r->prio = KEDGE_PRIO_FOREGROUND;
+	if (is_waiting)
+		queue(src, r);
+	kcopy_requests_dispatch(src);
 }
 
 void kcopy_requests_init(struct kcopy_isource *src)

@@ -128,6 +128,11 @@ static void isource_cancel(struct kedge_source *base, struct kedge_source_io *io
 	kcopy_requests_cancel(isource_of(base), io);
 }
 
+static void isource_urge(struct kedge_source *base, struct kedge_source_io *io)
+{
+	kcopy_requests_urge(isource_of(base), io);
+}
+
 static void isource_start(struct kedge_source *base)
 {
 	struct kcopy_isource *src = isource_of(base);
@@ -204,6 +209,7 @@ static const struct kedge_source_ops isource_ops = {
 	.read = isource_read,
 	.extents = isource_extents,
 	.cancel = isource_cancel,
+	.urge = isource_urge,
 	.status = isource_status,
 	.close = isource_close,
 	.destroy = isource_destroy,

@@ -160,6 +160,7 @@ void kcopy_requests_init(struct kcopy_isource *src);
 void kcopy_requests_fini(struct kcopy_isource *src);
 void kcopy_requests_submit(struct kcopy_isource *src, struct kedge_source_io *io, enum kcopy_request_kind kind);
 void kcopy_requests_cancel(struct kcopy_isource *src, struct kedge_source_io *io);
+void kcopy_requests_urge(struct kcopy_isource *src, struct kedge_source_io *io);
 /* Give free places in sessions to what waits. */
 void kcopy_requests_dispatch(struct kcopy_isource *src);
 void kcopy_requests_fail_all(struct kcopy_isource *src, int code, const char *msg);

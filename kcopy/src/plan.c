@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Purpose. Decides which run of blocks a hydrator takes next: passes over the volume from start to end, holes in large claims
- * that are not read, data in copies, ranges with read errors in ever smaller pieces, until the claims say that nothing is left.
+ * Purpose. Decides which run of blocks a hydrator takes next: what its owner wants first, then passes over the volume from start to end,
+ * holes in large claims that are not read, data in copies, ranges with read errors in ever smaller pieces, until the claims say that nothing is left.
  *
  * Owns. The cursor, the window of known extents and the one question to the source that is under way.
  *
@@ -110,6 +110,40 @@ static int take_suspect(struct kcopy_hydrator *h, struct kedge_claim **ret_claim
 	return -ENODATA;
 }
 
+bool kcopy_plan_is_at_first(const struct kcopy_hydrator *h)
+{
+	return !h->is_comparing && h->next_first < h->nr_first;
+}
+
+/* What is wanted first is wanted by the workload and comes in small pieces: as many may be under way as hold up a read of it no longer than
+ * copies of the sweep would. */
+bool kcopy_plan_has_room(struct kcopy_hydrator *h)
+{
+	if (!kcopy_plan_is_at_first(h))
+		return h->nr_busy < h->nr_inflight;
+	bool is_beside = h->governor && kcopy_governor_has_workload(h->governor, kedge_loop_now_ns(h->loop));
+	return h->nr_busy == 0 || h->issued_bytes < (is_beside ? KCOPY_FIRST_BYTES : (uint64_t)h->nr_inflight * h->copy_bytes);
+}
+
+/* The next piece of what is wanted first; once, for the sweep finds what was passed over. -ENODATA when there is none. */
+static int take_first(struct kcopy_hydrator *h, struct kedge_claim **ret_claim)
+{
+	while (h->next_first < h->nr_first) {
+		const struct kcopy_range *r = &h->first[h->next_first];
+		int rc = take(h, kedge_max_u64(r->start_bytes, h->first_at_bytes), r->end_bytes, h->next_bytes, ret_claim);
+
+		if (rc == 0)
+			h->first_at_bytes = (*ret_claim)->start_bytes + (*ret_claim)->nr_bytes;
+		if (rc != 0 || h->first_at_bytes >= kedge_min_u64(r->end_bytes, h->claims->size_bytes)) {
+			h->next_first++;
+			h->first_at_bytes = 0;
+		}
+		if (rc != -ENODATA && rc != -EAGAIN)
+			return rc;
+	}
+	return -ENODATA;
+}
+
 /* The cursor is at the end and nothing is in flight. */
 static enum kcopy_next end_of_pass(struct kcopy_hydrator *h, int *ret_res)
 {
@@ -138,6 +172,8 @@ enum kcopy_next kcopy_plan_next(struct kcopy_hydrator *h, struct kedge_claim **r
 	bool is_hole;
 	int rc = take_suspect(h, ret_claim);
 
+	if (rc == -ENODATA)
+		rc = take_first(h, ret_claim);
 	if (rc == 0)
 		return KCOPY_NEXT_DATA;
 	while (rc == -ENODATA || rc == -EAGAIN) {

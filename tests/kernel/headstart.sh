@@ -178,6 +178,27 @@ cmp "$device" source || fail "after finish it differs"
 stop_serve
 kill $target
 [ -z "$(dmsetup ls 2>/dev/null | grep -v 'No devices')" ] || fail "devices are left: $(dmsetup ls)"
+say "in the order of an access history, recorded on a clone of the user engine"
+rm -f meta meta.* umeta umeta.* udest
+truncate -s "$size" udest
+"$bin/kclone" create --source "$work/source" --dest "$work/udest" --meta "$work/umeta" --engine user
+"$bin/kclone" serve --meta "$work/umeta" --fuse "$work/udisk" --control "$work/control" --no-hydrate --trace >serve.out 2>>serve.err &
+serve_pid=$!
+wait_for 20 "kclone serves" grep -q serving serve.out
+wait_for 20 "the source is up" is_field .source.state up
+for at in 9 3; do dd if=udisk of=/dev/null bs=64K iflag=direct skip=$((at * 16)) count=1 status=none; done
+ask trace --output "$work/history"
+ask stop
+wait $serve_pid || fail "kclone serve ended with $?"
+begin
+! "$bin/kclone" serve --meta "$work/meta" --block --control "$work/control" --prefetch "$work/history" 2>refused || fail "without a head start there is no order"
+grep -q "is the order of its --head-start" refused || fail "it says $(cat refused)"
+serve --no-hydrate --head-start 128K --prefetch "$work/history"
+[ "$(marked)" = $((128 << 10)) ] || fail "marked $(marked) of 128 KiB"
+for at in 9 3; do cmp -n 65536 -i $((at << 20)) dest source || fail "what the history says of MiB $at was not copied first"; done
+! cmp -s -n 65536 dest source || fail "the first region was copied, which the history does not name"
+is_the_source || fail "it reads other than the source"
+stop_serve
 say "stopped before it began: a driver that has no device yet is told too"
 rm -f meta meta.* dest && truncate -s "$(stat -c %s source)" dest
 create_clone

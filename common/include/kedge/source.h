@@ -85,6 +85,9 @@ struct kedge_source_ops {
 	void (*extents)(struct kedge_source *s, struct kedge_source_io *io);
 	/* A request: the callback still comes, with -ECANCELED or with its real result, and only then is the buffer free. */
 	void (*cancel)(struct kedge_source *s, struct kedge_source_io *io);
+	/* A workload has come to wait for this background read: what of it has not been asked for yet goes as if it had been foreground from now
+	 * on. NULL: the source keeps no queue. */
+	void (*urge)(struct kedge_source *s, struct kedge_source_io *io);
 	void (*status)(const struct kedge_source *s, struct kedge_source_status *ret_status);
 	/* Log out and close all sessions; outstanding I/O is cancelled first. closed_fn runs once, later. */
 	void (*close)(struct kedge_source *s, void (*closed_fn)(void *arg), void *arg);

@@ -49,6 +49,10 @@ bool kcopy_holes_parse(const char *text, enum kcopy_holes *ret_holes);
 
 struct kcopy_hydrator;
 
+struct kcopy_range {
+	uint64_t start_bytes, end_bytes; /* multiples of 4 KiB; may reach past the end of the volume */
+};
+
 struct kcopy_hydrator_opts {
 	uint64_t rate_bps;        /* bytes a second; 0: no limit */
 	uint32_t copy_bytes;      /* one copy, 1 to 4 MiB; 0: the default */
@@ -61,6 +65,10 @@ struct kcopy_hydrator_opts {
 	 * HYDRATION_PAUSED (with the reason). On the loop; may be NULL. */
 	void (*event_fn)(void *arg, const char *name, const char *text);
 	void *event_arg;
+	/* What is copied first, in this order, before the sweep from start to end; may be NULL. Stays the caller's, and as long as the hydrator.
+	 * It is a wish: what is here, or owned by somebody, is passed over. */
+	const struct kcopy_range *first;
+	uint32_t nr_first;
 };
 
 enum kcopy_state { KCOPY_IDLE, KCOPY_RUNNING, KCOPY_PAUSED, KCOPY_DEGRADED, KCOPY_DONE, KCOPY_FAILED };
@@ -80,6 +88,7 @@ struct kcopy_status {
 	uint64_t verified_bytes, mismatch_bytes, hole_bytes, sampled_bytes;
 	enum kcopy_holes holes;
 	uint64_t sample_seed;
+	uint32_t nr_first_left;  /* ranges of kcopy_hydrator_opts.first that were not looked at yet */
 	struct kedge_err last_err;
 };
 

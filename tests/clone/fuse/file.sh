@@ -14,7 +14,7 @@ head -c "$bytes" /dev/urandom >"$work/source"
 truncate -s "$bytes" "$work/dest"
 "$kclone" create --source "$work/source" --dest "$work/dest" --meta "$work/meta"
 : >"$disk"
-serve --fuse "$disk" --rate 4M
+serve --fuse "$disk" --rate 4M --read-around 0 # what is read in order would be here, and hydration over too early
 [ "$(stat -c %s "$disk")" = "$bytes" ] || die "its size is $(stat -c %s "$disk")"
 
 answers() { [ "$(field .worker_pid 2>/dev/null)" -gt 0 ]; }
@@ -80,14 +80,14 @@ dd if="$disk" iflag=direct bs=1M status=none | cmp - "$work/want" || die "withou
 
 echo "# all of kclone dies: the next one cleans up the dead mount and the loop device on it, and serves at the same place"
 stop_serve
-serve --fuse "$disk" --block --rate 4M
+serve --fuse "$disk" --block --rate 4M --read-around 0
 device=$(field .device.block)
 sync_all() { dd if=/dev/null of="$disk" conv=notrunc,fsync status=none; }
 sync_all
 worker=$(field .worker_pid)
 kill -KILL "$serve_pid" "$worker"
 wait "$serve_pid" 2>/dev/null || true
-serve --fuse "$disk" --block --rate 4M
+serve --fuse "$disk" --block --rate 4M --read-around 0
 grep -q "cleaned up" "$work/serve.log" || die "the dead mount was not noticed"
 [ "$(findmnt -n "$disk" | wc -l)" = 1 ] || die "mounted $(findmnt -n "$disk" | wc -l) times"
 [ "$(losetup -n -O NAME -j "$disk")" = "$(field .device.block)" ] || die "loop devices: $(losetup -j "$disk"); it was $device"
