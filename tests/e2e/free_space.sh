@@ -11,16 +11,17 @@ set_free_space() { # HOST copy|skip
 	sed -i '/^free_space = /d; s/^\[agent\]$/&\nfree_space = '"$2"'/' "$CLUSTER_DIR/$1/kedged.conf"
 }
 
-# Files that were deleted: their bytes are still there.
+# Files that were deleted: their bytes are still there. In a mount namespace of its own: others would keep the mount.
 leave_deleted() { # NAME
-	local path mnt=$CLUSTER_DIR/mnt
-	path=$(volume_path "$1")
-	mkdir -p "$mnt"
-	mount -o loop "$path" "$mnt"
-	yes "these bytes were deleted" | head -c "${DELETED_MIB}M" >"$mnt/deleted" || true
-	sync -f "$mnt"
-	rm "$mnt/deleted"
-	umount "$mnt"
+	mkdir -p "$CLUSTER_DIR/mnt"
+	# shellcheck disable=SC2016 # expanded there
+	unshare -m sh -ec 'mount -o loop "$1" "$2"; yes "these bytes were deleted" | head -c "$3M" >"$2/deleted"; sync -f "$2"; rm "$2/deleted"; umount "$2"' \
+		sh "$(volume_path "$1")" "$CLUSTER_DIR/mnt" "$DELETED_MIB"
+	wait_for 30 has_no_loop "$(volume_path "$1")" || die "a loop device keeps $1"
+}
+
+has_no_loop() { # FILE
+	[ -z "$(losetup -n -j "$1")" ]
 }
 
 deleted_lines() { # FILE

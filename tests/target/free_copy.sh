@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A copy without free space, by kcopy and by qemu-img: of a file and of a block device, into a destination full of other bytes. The file system is
 # whole, every file is as before, the source has not changed by a bit, and nothing that was deleted has travelled.
+# A mount namespace of its own: one that another test makes meanwhile would keep our mounts when we let them go.
+[ -n "${IN_NAMESPACE:-}" ] || IN_NAMESPACE=1 exec unshare -m bash "$0"
 . "$(dirname "$0")/lib.sh"
 : "${KCOPY:?path of kcopy}"
 . "$(dirname "$0")/free_lib.sh"
@@ -9,8 +11,8 @@ need mkfs.ext4 mkfs.xfs xfs_repair e2fsck qemu-img losetup openssl cmp
 
 noise 310
 
-# copy_of NAME CHECK...: of IMAGE, through a target on $1 that leaves free space out; the image itself says what the copy has to be
-copies_of() { # LUN OPTIONS-TO-MOUNT
+# copies_of LUN: a file or device with the bytes of IMAGE; by both programs, each has to be $WORK/want
+copies_of() {
 	local sum
 	sum=$(sha256sum <"$IMAGE")
 	start_target target --lun "$1" --free-space skip

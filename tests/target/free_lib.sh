@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
 # Sourced after lib.sh. Images with file systems whose free space is full of other bytes, and what is compared of them.
 # FREEMAP_TOOL: path of freemap_tool.
 
@@ -33,7 +34,7 @@ mount_image() { # IMAGE OPTIONS
 
 # Until the loop device has let the file go: it holds it a moment longer than umount says.
 umount_image() {
-	local tries=200
+	local tries=1000
 	umount "$MNT"
 	until [ -z "$(losetup -n -j "$1")" ]; do
 		tries=$((tries - 1))

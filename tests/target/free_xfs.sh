@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Free maps of XFS in many shapes: as xfs_db counts, and without one block that somebody needs: with all of them overwritten xfs_repair finds
 # nothing and every file is as before. In doubt there is none. Where the kernel has no XFS, mkfs.xfs fills the images (-p).
+# A mount namespace of its own: one that another test makes meanwhile would keep our mounts when we let them go.
+[ -n "${IN_NAMESPACE:-}" ] || IN_NAMESPACE=1 exec unshare -m bash "$0"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/free_lib.sh"
 need mkfs.xfs xfs_db xfs_repair losetup openssl
