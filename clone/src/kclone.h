@@ -26,6 +26,7 @@ struct kclone_args {
 	uint64_t size_bytes, rate_bps;
 	uint32_t lbs_bytes;
 	unsigned nr_sessions, timeout_ms;
+	enum kcopy_transit_mode transit;
 	bool has_io_timeout;
 	uint32_t io_timeout_ms;
 	bool is_block, is_no_attach, is_no_hydrate, is_urgent, is_top_never, is_json;
