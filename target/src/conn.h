@@ -40,12 +40,15 @@ struct tgt_cmd {
 	uint32_t burst_bytes, data_sn, residual;
 	bool is_over;                /* residual is an overflow */
 	bool is_cached;              /* this chunk goes out of the page cache (sendfile.c); buf is not used */
+	uint8_t out_head[KEDGE_TRANSIT_HEAD_BYTES]; /* with is_cached: nr_head_bytes of it are sent before what is on the disk */
+	uint32_t nr_head_bytes;
 	struct tgt_lun *lun;
 	uint64_t disk_bytes;         /* where the data begins on the LUN */
 	struct kedge_op op;
 	/* READ EXTENT (extent.c); extent_bytes 0: another command */
 	uint32_t extent_bytes;
 	uint8_t codecs;
+	bool is_read_by_worker;
 	struct tgt_job job;
 	int job_res;
 	struct kedge_transit_head head;

@@ -148,7 +148,7 @@ static int start_worker(struct tgt_pool *p, struct worker *w)
 
 	w->pool = p;
 	w->coder = kedge_transit_coder_create();
-	w->scratch = malloc(KEDGE_TRANSIT_EXTENT_MAX_BYTES);
+	w->scratch = malloc(TGT_SCRATCH_BYTES);
 	if (!w->coder || !w->scratch)
 		return -ENOMEM;
 	/* signals are the loop's business */

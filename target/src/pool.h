@@ -9,11 +9,13 @@
 #include "kedge/loop.h"
 #include "kedge/transit.h"
 
+#define TGT_SCRATCH_BYTES (2 * KEDGE_TRANSIT_EXTENT_MAX_BYTES)
+
 struct tgt_pool;
 
 /* Embedded in its owner's object; stays until done_fn. */
 struct tgt_job {
-	/* On a worker. coder and scratch (KEDGE_TRANSIT_EXTENT_MAX_BYTES) are that worker's. */
+	/* On a worker. coder and scratch (TGT_SCRATCH_BYTES) are that worker's. */
 	void (*work_fn)(struct tgt_job *job, struct kedge_transit_coder *coder, void *scratch);
 	void (*done_fn)(struct tgt_job *job); /* on the loop, later */
 	bool is_inflight;                     /* loop only; false again when done_fn begins */
