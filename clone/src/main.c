@@ -59,7 +59,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_WINDOWS, "windows", "BYTES", "engine dm: hydrate in moments in which the workload's I/O waits, so much in each (1M)"},
 	{OPT_SOURCE_ATTACH, "source-attach", "HOW", "engine dm: how the kernel reads the source: feed (default), or kernel: its own initiator"},
 	{OPT_VERIFY_HOLES, "verify-holes", "HOW", "status (default): as the source says anew, with samples; read: on both sides"},
-	{OPT_TRANSIT, "transit", "MODE", "how copies travel from the source: plain (default), checked, zstd"},
+	{OPT_TRANSIT, "transit", "MODE", "how copies travel from the source: auto (default), plain, checked, zstd"},
 	{OPT_JSON, "json", NULL, "for programs"},
 };
 

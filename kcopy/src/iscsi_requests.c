@@ -283,10 +283,12 @@ static void part_cb(struct kcopy_cmd *cmd)
 	s->nr_inflight--;
 	s->inflight_bytes -= p->nr_bytes;
 	r->nr_inflight--;
+	bool is_good = r->res == 0 && is_answered(src, p);
+	kcopy_transit_ended(src, p, is_good);
 	if (r->res != 0) { /* it has failed or been cancelled meanwhile */
 		put_part(src, p);
 		finish_if_done(src, r);
-	} else if (is_answered(src, p)) {
+	} else if (is_good) {
 		kcopy_isession_succeeded(s);
 		if (r->kind == KCOPY_REQUEST_READ)
 			src->read_bytes += p->nr_bytes;

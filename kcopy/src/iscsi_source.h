@@ -48,8 +48,9 @@ struct kcopy_part {
 	uint32_t nr_bytes;
 	unsigned nr_tries, nr_attentions;
 	/* of a read, since it was sent last */
-	bool is_extent;
+	bool is_extent, is_chosen;
 	uint8_t codecs;
+	uint64_t pack_ns;
 	uint8_t head[KEDGE_TRANSIT_HEAD_BYTES];
 	uint64_t sent_ns;
 	struct kcopy_part *next; /* in a retry queue or the free list */

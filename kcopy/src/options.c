@@ -29,7 +29,7 @@ static const char help[] =
 	"  --verify-holes HOW status (default): the source says anew where its holes are, samples of them are read;\n"
 	"                     read: all of them are read on both sides\n"
 	"  --connections N    iSCSI sessions, 1 to 16 (default 2)\n"
-	"  --transit MODE     how data travels: plain, checked, zstd (default plain)\n"
+	"  --transit MODE     how data travels: auto (default), plain, checked, zstd\n"
 	"  --rate BYTES       at most so many bytes a second (suffixes K, M, G)\n"
 	"  --chap-file FILE   CHAP names and secrets, mode 0600\n"
 	"  --initiator IQN    our iSCSI name\n"
@@ -112,7 +112,7 @@ static int take_option(int opt, struct kcopy_options *o, int *ret_exit)
 			o->transit = (enum kcopy_transit_mode)mode;
 			return 0;
 		}
-		kedge_error("--transit %s: expected plain, checked or zstd", optarg);
+		kedge_error("--transit %s: expected auto, plain, checked or zstd", optarg);
 		return wrong(ret_exit);
 	case OPT_RATE:
 		if (kedge_size_parse(optarg, &o->rate_bps) == 0 && o->rate_bps > 0)

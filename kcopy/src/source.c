@@ -38,7 +38,7 @@ const char *kedge_source_state_name(enum kedge_source_state s)
 	return "?";
 }
 
-static const char *const transit_names[] = { "plain", "checked", "zstd" };
+static const char *const transit_names[] = { "auto", "plain", "checked", "zstd" };
 
 const char *kcopy_transit_mode_name(enum kcopy_transit_mode mode)
 {

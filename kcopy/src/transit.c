@@ -18,6 +18,7 @@
 int kcopy_transit_init(struct kcopy_transit *t, enum kcopy_transit_mode mode, struct kedge_err *err)
 {
 	t->mode = mode;
+	kcopy_choice_init(&t->choice, 1);
 	if (mode == KCOPY_TRANSIT_PLAIN)
 		return 0;
 	t->coder = kedge_transit_coder_create();
@@ -39,16 +40,35 @@ static bool is_for_transit(const struct kcopy_isource *src, const struct kcopy_i
 	       p->nr_bytes <= s->offer.extent_max_bytes;
 }
 
+static void choose(struct kcopy_isource *src, const struct kcopy_isession *s, struct kcopy_part *p)
+{
+	struct kcopy_choice *c = &src->transit.choice;
+	bool is_packed = src->transit.mode == KCOPY_TRANSIT_ZSTD;
+
+	p->is_extent = true;
+	if (src->transit.mode == KCOPY_TRANSIT_AUTO) {
+		c->nr_workers = s->offer.nr_workers;
+		is_packed = kcopy_choice_send(c, kedge_loop_now_ns(src->loop));
+		p->is_chosen = true;
+		p->is_extent = is_packed; /* else plain: where CPU is the limit, checksums cost a third of the time */
+	}
+	p->codecs = is_packed ? s->offer.codecs : 0;
+}
+
 int kcopy_transit_send(struct kcopy_isource *src, struct kcopy_isession *s, struct kcopy_part *p, void *buf)
 {
 	uint32_t lbs_bytes = src->base.identity.lbs_bytes;
 	uint64_t lba = p->start_bytes / lbs_bytes;
 
-	p->is_extent = is_for_transit(src, s, p);
-	if (!p->is_extent)
-		return kcopy_cmd_read(s->conn, &p->cmd, lba, buf, p->nr_bytes, lbs_bytes);
-	p->codecs = src->transit.mode == KCOPY_TRANSIT_ZSTD ? s->offer.codecs : 0;
-	return kcopy_cmd_read_extent(s->conn, &p->cmd, lba, p->nr_bytes / lbs_bytes, p->codecs, p->head, buf, p->nr_bytes);
+	p->is_extent = p->is_chosen = false;
+	p->pack_ns = 0;
+	if (is_for_transit(src, s, p))
+		choose(src, s, p);
+	int rc = p->is_extent ? kcopy_cmd_read_extent(s->conn, &p->cmd, lba, p->nr_bytes / lbs_bytes, p->codecs, p->head, buf, p->nr_bytes)
+			      : kcopy_cmd_read(s->conn, &p->cmd, lba, buf, p->nr_bytes, lbs_bytes);
+	if (rc < 0)
+		kcopy_transit_ended(src, p, false);
+	return rc;
 }
 
 static bool take_extent(struct kcopy_isource *src, struct kcopy_part *p)
@@ -61,6 +81,7 @@ static bool take_extent(struct kcopy_isource *src, struct kcopy_part *p)
 	if (p->cmd.nr_in_bytes < sizeof p->head ||
 	    kedge_transit_head_decode(p->head, p->start_bytes, p->nr_bytes, p->cmd.nr_in_bytes - sizeof p->head, &h) < 0)
 		return false;
+	p->pack_ns = h.pack_ns;
 	if (h.codec == KEDGE_TRANSIT_ZSTD) {
 		memcpy(t->packed, buf, h.payload_bytes);
 		payload = t->packed;
@@ -85,4 +106,14 @@ bool kcopy_transit_take(struct kcopy_isource *src, struct kcopy_part *p)
 	p->cmd.outcome = KCOPY_CMD_DAMAGED;
 	kedge_debug("bytes %llu + %u of the source arrived damaged", (unsigned long long)p->start_bytes, p->nr_bytes);
 	return false;
+}
+
+void kcopy_transit_ended(struct kcopy_isource *src, struct kcopy_part *p, bool is_good)
+{
+	uint32_t nr_bytes = is_good ? p->nr_bytes : 0, wire_bytes = p->is_extent ? p->cmd.nr_in_bytes : p->nr_bytes;
+
+	if (!p->is_chosen)
+		return;
+	p->is_chosen = false;
+	kcopy_choice_answer(&src->transit.choice, nr_bytes, is_good ? wire_bytes : 0, is_good ? p->pack_ns : 0, kedge_loop_now_ns(src->loop));
 }

@@ -6,6 +6,7 @@
 
 #include "kcopy/kcopy.h"
 
+#include "choice.h"
 #include "kedge/transit.h"
 
 struct kcopy_isource;
@@ -17,6 +18,7 @@ struct kcopy_transit {
 	struct kedge_transit_coder *coder;
 	uint8_t *packed; /* what is being unpacked: zstd must not read and write one buffer */
 	uint64_t wire_bytes, nr_damaged;
+	struct kcopy_choice choice; /* AUTO */
 };
 
 /* Errors: -ENOMEM. */
@@ -27,5 +29,7 @@ int kcopy_transit_send(struct kcopy_isource *src, struct kcopy_isession *s, stru
 /* A read was answered with GOOD or SHORT. True: its bytes are in its buffer and, of an extent, what the source's checksum says. False: the
  * outcome says why not, DAMAGED or SHORT. */
 bool kcopy_transit_take(struct kcopy_isource *src, struct kcopy_part *p);
+/* What was sent has been answered, or is lost. is_good: as kcopy_transit_take says. */
+void kcopy_transit_ended(struct kcopy_isource *src, struct kcopy_part *p, bool is_good);
 
 #endif

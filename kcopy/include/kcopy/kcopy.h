@@ -16,6 +16,7 @@
 
 /* How what is not waited for travels. Sources that do not offer transit (others' targets, files) are read plainly all the same. */
 enum kcopy_transit_mode {
+	KCOPY_TRANSIT_AUTO,    /* as ZSTD while that is faster, else PLAIN: by measurement */
 	KCOPY_TRANSIT_PLAIN,   /* as iSCSI has it */
 	KCOPY_TRANSIT_CHECKED, /* with the source's checksum, compared before anybody gets it */
 	KCOPY_TRANSIT_ZSTD,    /* and compressed, where an extent gets smaller by it */
