@@ -262,6 +262,55 @@ static void test_too_many_extents_are_told_to_wait(void **state)
 	wire_end(&w);
 }
 
+/* More than the buffers of the server hold: those that wait for one get their turn when others have been taken. */
+static void test_extents_wait_for_buffers(void **state)
+{
+	static const uint8_t ready[16] = {0};
+	struct outcome o = {.data = data, .out_max = sizeof data};
+	struct kedge_transit_head h;
+	struct peer p[3];
+	uint32_t first[3];
+	struct wire w;
+
+	for (unsigned round = 0; round < 2; round++) {
+		logged_in(&w, NULL);
+		for (unsigned i = 0; i < 3; i++) {
+			assert_int_equal(peer_open(&p[i], &w.t, NULL), 0);
+			p[i].isid[5] = (uint8_t)(2 + i);
+			assert_int_equal(peer_login(&p[i], "MaxRecvDataSegmentLength=262144", NULL, NULL), 0);
+			peer_command(&p[i], 1, ready, 0, &o);
+			if (round)
+				evict(&w, 1);
+			first[i] = 0;
+			for (unsigned k = 0; k < 60; k++) {
+				uint32_t itt = ask(&p[i], 1, k * 100, 1024, ZSTD, ANSWER_MAX);
+				first[i] = first[i] ? first[i] : itt;
+			}
+		}
+		for (unsigned i = 0; i < 3; i++) {
+			bool has_come[60] = {false};
+			/* in whatever order the workers were through with them */
+			for (unsigned nr = 0; nr < 60; nr++) {
+				uint32_t at = 0, itt = 0;
+				do {
+					assert_int_equal(peer_recv(&p[i]), 0);
+					assert_int_equal(pdu_opcode(p[i].bhs), OP_DATA_IN);
+					assert_true(at + p[i].nr_data <= sizeof data);
+					memcpy(data + at, p[i].data, p[i].nr_data);
+					at += p[i].nr_data;
+					itt = pdu_itt(p[i].bhs);
+				} while (!(p[i].bhs[1] & 1));
+				uint32_t k = itt - first[i];
+				assert_true(k < 60 && !has_come[k]);
+				has_come[k] = true;
+				assert_int_equal(kedge_transit_head_decode(data, k * 100 * 512, 1024 * 512, at - HEAD, &h), 0);
+			}
+			peer_close(&p[i]);
+		}
+		wire_end(&w);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -270,6 +319,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_what_cannot_be_answered_is_refused),
 		cmocka_unit_test(test_extents_under_way_can_be_abandoned),
 		cmocka_unit_test(test_too_many_extents_are_told_to_wait),
+		cmocka_unit_test(test_extents_wait_for_buffers),
 	};
 
 	return wire_main(argc, argv) ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
