@@ -83,6 +83,15 @@ static void mix(double *value, double sample, double weight)
 	*value = *value > 0 ? *value + (sample - *value) * weight : sample;
 }
 
+/* A rate that is half of what it was is not what it was: nothing of before counts. */
+static void mix_rate(double *value, double sample)
+{
+	if (2 * sample < *value)
+		*value = sample;
+	else
+		mix(value, sample, WEIGHT);
+}
+
 static bool can_cpu(const struct kcopy_choice *c)
 {
 	return c->nr_workers * 1e9 / c->pack_ns >= CPU_WORTH_A_TRIAL * c->raw_bps;
@@ -90,10 +99,7 @@ static bool can_cpu(const struct kcopy_choice *c)
 
 static void end_raw(struct kcopy_choice *c, double bps, uint64_t now_ns)
 {
-	if (2 * bps < c->raw_bps)
-		c->raw_bps = bps; /* not what it was: nothing of before counts */
-	else
-		mix(&c->raw_bps, bps, WEIGHT);
+	mix_rate(&c->raw_bps, bps);
 	if (c->pack_ns <= 0)
 		return;
 	if (can_cpu(c))
@@ -119,12 +125,12 @@ static void end_trial(struct kcopy_choice *c, double bps, double wire_bps, uint6
 
 static void end_packed(struct kcopy_choice *c, double bps, double wire_bps)
 {
-	mix(&c->packed_bps, bps, WEIGHT);
+	mix_rate(&c->packed_bps, bps);
 	if (wire_bps > c->raw_bps)
 		c->raw_bps = wire_bps; /* so much the link does carry */
-	/* a link that is not filled may have become faster than packing is */
-	bool is_filled = wire_bps > TRIAL_LOST * c->raw_bps;
-	if (c->nr_epochs >= (is_filled ? c->check_gap : CHECK_GAP_UNFILLED))
+	/* a link that is not filled may have become faster than packing is; or packing slower than the link was */
+	bool is_filled = wire_bps > TRIAL_LOST * c->raw_bps, is_slow = bps < TRIAL_LOST * c->raw_bps;
+	if (is_slow || c->nr_epochs >= (is_filled ? c->check_gap : CHECK_GAP_UNFILLED))
 		go(c, KCOPY_CHOICE_CHECK);
 }
 

@@ -110,10 +110,18 @@ bool kcopy_transit_take(struct kcopy_isource *src, struct kcopy_part *p)
 
 void kcopy_transit_ended(struct kcopy_isource *src, struct kcopy_part *p, bool is_good)
 {
-	uint32_t nr_bytes = is_good ? p->nr_bytes : 0, wire_bytes = p->is_extent ? p->cmd.nr_in_bytes : p->nr_bytes;
+	uint32_t wire_bytes = p->is_extent ? p->cmd.nr_in_bytes : p->nr_bytes;
+	struct kcopy_choice *c = &src->transit.choice;
+	bool was_packing = kcopy_choice_is_packing(c);
 
 	if (!p->is_chosen)
 		return;
 	p->is_chosen = false;
-	kcopy_choice_answer(&src->transit.choice, nr_bytes, is_good ? wire_bytes : 0, is_good ? p->pack_ns : 0, kedge_loop_now_ns(src->loop));
+	if (is_good)
+		kcopy_choice_answer(c, p->nr_bytes, wire_bytes, p->pack_ns, kedge_loop_now_ns(src->loop));
+	else
+		kcopy_choice_answer(c, 0, 0, 0, kedge_loop_now_ns(src->loop));
+	if (kcopy_choice_is_packing(c) != was_packing)
+		kedge_debug("transit: %s; plain %.0f MB/s, compressed %.0f MB/s to %.2f", was_packing ? "plain" : "compressed", c->raw_bps / 1e6,
+			    c->packed_bps / 1e6, c->wire_share);
 }
