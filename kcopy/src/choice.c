@@ -34,6 +34,9 @@
 #define CHECK_GAP_MAX 256u
 #define CHECK_GAP_UNFILLED 8u
 #define TRIAL_PAUSE_NS 1000000000ull
+/* What trials that are lost may cost: none at the very beginning, then a 25th of the time. */
+#define TRIAL_FIRST_NS 500000000ull
+#define TRIAL_PAUSE_SHARE 25u
 #define FAILURES_MAX 6u
 #define WEIGHT 0.3
 #define SAMPLE_WEIGHT 0.15 /* what comes next may be other data */
@@ -68,6 +71,8 @@ bool kcopy_choice_is_packing(const struct kcopy_choice *c)
 
 bool kcopy_choice_send(struct kcopy_choice *c, uint64_t now_ns)
 {
+	if (c->trial_after_ns == 0)
+		c->trial_after_ns = now_ns + TRIAL_FIRST_NS;
 	if (c->nr_inflight++ == 0)
 		c->busy_since_ns = now_ns;
 	if (kcopy_choice_is_packing(c))
@@ -105,8 +110,10 @@ static void end_raw(struct kcopy_choice *c, double bps, uint64_t now_ns)
 	if (can_cpu(c))
 		c->sample_gap = SAMPLE_GAP_MIN; /* then it depends on the data, and what comes next may be other data */
 	c->nr_promising = can_cpu(c) && c->wire_share * SAVING_WORTH_A_TRIAL <= 1 ? c->nr_promising + 1 : 0;
-	if (c->nr_promising >= PROMISING_EPOCHS && now_ns >= c->trial_after_ns)
+	if (c->nr_promising >= PROMISING_EPOCHS && now_ns >= c->trial_after_ns) {
+		c->trial_begin_ns = now_ns;
 		go(c, KCOPY_CHOICE_TRIAL);
+	}
 }
 
 static void end_trial(struct kcopy_choice *c, double bps, double wire_bps, uint64_t now_ns)
@@ -117,7 +124,7 @@ static void end_trial(struct kcopy_choice *c, double bps, double wire_bps, uint6
 		c->nr_failures = 0;
 		go(c, KCOPY_CHOICE_ZSTD);
 	} else if (bps < TRIAL_LOST * c->raw_bps || c->nr_epochs - c->nr_idle >= TRIAL_EPOCHS || c->nr_epochs >= TRIAL_EPOCHS_MAX) {
-		c->trial_after_ns = now_ns + (TRIAL_PAUSE_NS << c->nr_failures);
+		c->trial_after_ns = now_ns + kedge_max_u64(TRIAL_PAUSE_NS << c->nr_failures, TRIAL_PAUSE_SHARE * (now_ns - c->trial_begin_ns));
 		c->nr_failures += c->nr_failures < FAILURES_MAX;
 		go(c, KCOPY_CHOICE_RAW);
 	}

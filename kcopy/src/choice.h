@@ -42,7 +42,7 @@ struct kcopy_choice {
 	unsigned check_gap;         /* of those, between two CHECKs, while packed extents fill the link */
 	unsigned nr_promising;      /* RAW epochs in a row after which the forecast was good */
 	unsigned nr_failures;       /* trials, in a row */
-	uint64_t trial_after_ns;
+	uint64_t trial_after_ns, trial_begin_ns;
 };
 
 void kcopy_choice_init(struct kcopy_choice *c, unsigned nr_workers);
