@@ -28,6 +28,7 @@ struct kclone_args {
 	bool has_rate, has_floor, has_latency;
 	uint32_t lbs_bytes;
 	unsigned nr_sessions, timeout_ms;
+	enum kcopy_transit_mode transit;
 	bool has_io_timeout;
 	uint32_t io_timeout_ms;
 	bool is_block, is_no_attach, is_no_hydrate, is_urgent, is_top_never, is_json;

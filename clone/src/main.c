@@ -23,7 +23,7 @@
 enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_FLOOR, OPT_LATENCY, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
-	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS,
+	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_TRANSIT,
 	OPT_VERIFY_HOLES, OPT_READ_AROUND, OPT_PREFETCH, OPT_TRACE, OPT_START, OPT_STOP, OPT_OUTPUT, OPT_SHOW, OPT_JSON, OPT_HELP, OPT_END,
 };
 
@@ -70,6 +70,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_SHOW, "show", "FILE", "print an access history: MS START END read|written"},
 	{OPT_SOURCE_ATTACH, "source-attach", "HOW", "engine dm: how the kernel reads the source: feed (default), or kernel: its own initiator"},
 	{OPT_VERIFY_HOLES, "verify-holes", "HOW", "status (default): as the source says anew, with samples; read: on both sides"},
+	{OPT_TRANSIT, "transit", "MODE", "how copies travel from the source: auto (default), plain, checked, zstd"},
 	{OPT_JSON, "json", NULL, "for programs"},
 };
 
@@ -87,7 +88,7 @@ static const struct verb verbs[] = {
 	 B(SOURCE) | B(DEST) | B(META)},
 	{"serve", "serve a clone until it is stopped",
 	 B(META) | B(FUSE) | B(BLOCK) | B(TOP) | B(NBD) | B(CONTROL) | B(NO_ATTACH) | B(NO_HYDRATE) | B(URGENT) | B(RATE) | B(FLOOR) | B(LATENCY) | B(CONNECTIONS) | B(IO_TIMEOUT) |
-		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH) | B(READ_AROUND) | B(PREFETCH) | B(TRACE),
+		 B(HEAD_START) | B(WINDOWS) | B(SOURCE_ATTACH) | B(READ_AROUND) | B(PREFETCH) | B(TRACE) | B(TRANSIT),
 	 B(META)},
 	{"status", "say where the data is", B(META) | B(CONTROL) | B(JSON), 0},
 	{"map", "say of every run of bytes where it lives", B(META) | B(CONTROL) | B(JSON), 0},
@@ -231,6 +232,13 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 	case OPT_STOP: a->is_stop = true; break;
 	case OPT_OUTPUT: a->output = arg; break;
 	case OPT_SHOW: a->show = arg; break;
+	case OPT_TRANSIT:
+		r = kcopy_transit_mode_parse(arg);
+		if (r >= 0) {
+			a->transit = (enum kcopy_transit_mode)r;
+			r = 0;
+		}
+		break;
 	case OPT_JSON: a->is_json = true; break;
 	case OPT_SIZE: r = take_number(arg, 16ull << 40, &a->size_bytes); break;
 	case OPT_RATE:

@@ -85,7 +85,8 @@ static void old_closed_cb(void *arg)
 int worker_open_source(struct worker *w, struct kedge_err *err)
 {
 	const struct uclone_create_opts *o = w->e->stored;
-	struct kcopy_source_opts so = {.url = w->url, .identity = o->source, .nr_sessions = w->args->nr_sessions};
+	struct kcopy_source_opts so = {.url = w->url, .identity = o->source, .nr_sessions = w->args->nr_sessions,
+				      .transit = w->args->transit};
 	struct kedge_source *old = w->source, *s;
 	struct kedge_chap chap;
 	int r;

@@ -67,11 +67,12 @@ json_t *worker_status(struct worker *w)
 	left = us.size_bytes - us.durable_bytes;
 	o = status_json(w->e->stored, &us);
 	json_object_set_new(o, "source",
-			    json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:s}", "url", w->url, "state",
+			    json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s}", "url", w->url, "state",
 				      w->source ? kedge_source_state_name(ss.state) : us.state == UCLONE_HYDRATED ? "closed" : "stopped",
 				      "since_ms", (json_int_t)(ss.since_ns ? (now - ss.since_ns) / 1000000 : 0), "sessions",
 				      (json_int_t)ss.nr_sessions, "reconnects", (json_int_t)ss.nr_reconnects, "read_bytes",
-				      (json_int_t)ss.read_bytes, "error",
+				      (json_int_t)ss.read_bytes, "wire_bytes", (json_int_t)ss.wire_bytes, "damaged",
+				      (json_int_t)ss.nr_damaged, "transit", kcopy_transit_mode_name(w->args->transit), "error",
 				      ss.state == KEDGE_SOURCE_UP ? "" : ss.last_err.msg));
 	const char *hstate = us.state == UCLONE_HYDRATED || (w->is_hydrated && !is_copying) ? "done"
 			     : is_copying						       ? kcopy_state_name(ks.state)

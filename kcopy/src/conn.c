@@ -25,6 +25,7 @@
 #include <iscsi/scsi-lowlevel.h>
 
 #include "kedge/bytes.h"
+#include "kedge/transit.h"
 #include "kedge/uuid.h"
 
 /* which_events may say "nothing now": ask again after this long (iscsi.h asks for at least 100 ms). */
@@ -201,6 +202,7 @@ static void link_cmd(struct kcopy_conn *c, struct kcopy_cmd *cmd)
 	cmd->data = NULL;
 	cmd->nr_data = 0;
 	cmd->nr_read_bytes = 0;
+	cmd->nr_in_bytes = 0;
 	cmd->sense_key = 0;
 	cmd->sense_code = 0;
 	cmd->prev = NULL;
@@ -272,6 +274,8 @@ static void cmd_cb(struct iscsi_context *ctx, int status, void *data, void *priv
 	if (!c->ctx || cmd->is_done)
 		return; /* being closed: kcopy_conn_close answers */
 	cmd->outcome = outcome_of(cmd, status, task);
+	if (cmd->outcome == KCOPY_CMD_SHORT)
+		cmd->nr_in_bytes -= (uint32_t)kedge_min_u64(cmd->nr_in_bytes, (uint64_t)task->residual);
 	if (cmd->outcome == KCOPY_CMD_GOOD && has_mark(cmd))
 		cmd->outcome = KCOPY_CMD_SHORT;
 	if (cmd->outcome == KCOPY_CMD_LOST) {
@@ -332,13 +336,36 @@ int kcopy_cmd_read(struct kcopy_conn *c, struct kcopy_cmd *cmd, uint64_t lba, vo
 		   uint32_t block_bytes)
 {
 	link_cmd(c, cmd);
-	cmd->iov = (struct iovec){ .iov_base = buf, .iov_len = nr_bytes };
+	cmd->iov[0] = (struct iovec){ .iov_base = buf, .iov_len = nr_bytes };
 	cmd->read_buf = buf;
 	cmd->nr_read_bytes = nr_bytes;
 	set_marks(c, cmd);
 	cmd->task = iscsi_read16_iov_task(c->ctx, c->url.lun, lba, nr_bytes, (int)block_bytes, 0, 0, 0, 0, 0, cmd_cb, cmd,
-					  (struct scsi_iovec *)&cmd->iov, 1);
+					  (struct scsi_iovec *)cmd->iov, 1);
 	return sent(c, cmd, cmd->task != NULL);
+}
+
+int kcopy_cmd_read_extent(struct kcopy_conn *c, struct kcopy_cmd *cmd, uint64_t lba, uint32_t nr_blocks, uint8_t codecs,
+			  uint8_t *head, void *buf, uint32_t nr_bytes)
+{
+	uint8_t cdb[KEDGE_TRANSIT_CDB_BYTES];
+	struct scsi_task *task;
+
+	kedge_transit_cdb_encode(lba, nr_blocks, codecs, cdb);
+	memset(head, 0, KEDGE_TRANSIT_HEAD_BYTES); /* what does not come is no head */
+	task = scsi_create_task(sizeof cdb, cdb, SCSI_XFER_READ, (int)(KEDGE_TRANSIT_HEAD_BYTES + nr_bytes));
+	if (!task)
+		return -ENOMEM;
+	link_cmd(c, cmd);
+	cmd->task = task;
+	cmd->iov[0] = (struct iovec){ .iov_base = head, .iov_len = KEDGE_TRANSIT_HEAD_BYTES };
+	cmd->iov[1] = (struct iovec){ .iov_base = buf, .iov_len = nr_bytes };
+	cmd->nr_in_bytes = KEDGE_TRANSIT_HEAD_BYTES + nr_bytes;
+	scsi_task_set_iov_in(task, (struct scsi_iovec *)cmd->iov, 2);
+	bool is_sent = iscsi_scsi_command_async(c->ctx, c->url.lun, task, cmd_cb, NULL, cmd) == 0;
+	if (!is_sent)
+		scsi_free_scsi_task(task);
+	return sent(c, cmd, is_sent);
 }
 
 int kcopy_cmd_test_unit_ready(struct kcopy_conn *c, struct kcopy_cmd *cmd)

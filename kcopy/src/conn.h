@@ -33,6 +33,7 @@ enum kcopy_outcome {
 	KCOPY_CMD_MEDIUM,    /* medium or hardware error */
 	KCOPY_CMD_REFUSED,   /* illegal request and everything else definite */
 	KCOPY_CMD_LOST,      /* the connection ended first; nothing is known */
+	KCOPY_CMD_DAMAGED,   /* never from here: what came is not what the source's checksum says (transit.c) */
 };
 
 typedef void (*kcopy_cmd_fn)(struct kcopy_cmd *cmd);
@@ -46,10 +47,11 @@ struct kcopy_cmd {
 	uint16_t sense_code;  /* ASC and ASCQ */
 	const uint8_t *data;  /* answers other than reads; valid inside fn only */
 	size_t nr_data;
+	uint32_t nr_in_bytes; /* of an extent: what came, as the target says: head and payload */
 	/* private */
 	struct kcopy_conn *conn;
 	void *task;
-	struct iovec iov;
+	struct iovec iov[2];
 	uint8_t *read_buf;     /* of a read, with marks of read_mark in it */
 	uint32_t nr_read_bytes;
 	uint64_t read_mark;
@@ -87,6 +89,9 @@ uint64_t kcopy_conn_heard_ns(const struct kcopy_conn *conn);
 /* Each: 0, and fn runs once, later; or -ENOMEM, and it never runs. Only after up_fn. */
 int kcopy_cmd_read(struct kcopy_conn *conn, struct kcopy_cmd *cmd, uint64_t lba, void *buf, uint32_t nr_bytes,
 		   uint32_t block_bytes);
+/* READ EXTENT (kedge/transit.h). head: KEDGE_TRANSIT_HEAD_BYTES; buf: nr_bytes, for the payload. Nothing is checked here. */
+int kcopy_cmd_read_extent(struct kcopy_conn *conn, struct kcopy_cmd *cmd, uint64_t lba, uint32_t nr_blocks, uint8_t codecs,
+			  uint8_t *head, void *buf, uint32_t nr_bytes);
 int kcopy_cmd_test_unit_ready(struct kcopy_conn *conn, struct kcopy_cmd *cmd);
 int kcopy_cmd_inquiry_page(struct kcopy_conn *conn, struct kcopy_cmd *cmd, uint8_t page);
 int kcopy_cmd_read_capacity(struct kcopy_conn *conn, struct kcopy_cmd *cmd);

@@ -256,6 +256,7 @@ static void fsource_status(const struct kedge_source *base, struct kedge_source_
 		.state = src->state,
 		.since_ns = src->since_ns,
 		.read_bytes = src->read_bytes,
+		.wire_bytes = src->read_bytes,
 		.nr_sessions = src->state == KEDGE_SOURCE_UP,
 		.nr_inflight = src->nr_requests,
 		.last_err = src->refusal,

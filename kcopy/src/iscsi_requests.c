@@ -230,9 +230,16 @@ static void part_failed(struct kcopy_isource *src, struct kcopy_part *p, struct 
 	case KCOPY_CMD_BUSY:
 		retry_part(src, p, false);
 		return;
+	case KCOPY_CMD_REFUSED:
+		if (p->is_extent) { /* it was offered; whatever is wrong, a plain read finds out */
+			s->offer = (struct kedge_transit_offer){ 0 };
+			retry_part(src, p, true);
+			return;
+		}
+		break;
 	case KCOPY_CMD_SHORT:
 	case KCOPY_CMD_MEDIUM:
-	case KCOPY_CMD_REFUSED:
+	case KCOPY_CMD_DAMAGED:
 		break;
 	}
 	p->nr_tries++;
@@ -243,6 +250,8 @@ static void part_failed(struct kcopy_isource *src, struct kcopy_part *p, struct 
 		one_data_extent(r, src->can_lba_status ? UNKNOWN_MAX_BYTES : UINT64_MAX);
 		put_part(src, p);
 		finish_if_done(src, r);
+	} else if (p->nr_tries >= TRIES && p->cmd.outcome == KCOPY_CMD_DAMAGED) {
+		give_up(src, p, KEDGE_E_SOURCE_DAMAGED, "what arrives is not what the source's checksum says");
 	} else if (p->nr_tries >= TRIES) {
 		bool is_refused = p->cmd.outcome == KCOPY_CMD_REFUSED;
 		give_up(src, p, is_refused ? -EIO : KEDGE_E_SOURCE_MEDIUM, is_refused ? "the target refuses to read" : "cannot read");
@@ -253,6 +262,14 @@ static void part_failed(struct kcopy_isource *src, struct kcopy_part *p, struct 
 	} else {
 		retry_part(src, p, false);
 	}
+}
+
+/* Well answered? Of extents less than was asked for is the rule, of reads it is none. */
+static bool is_answered(struct kcopy_isource *src, struct kcopy_part *p)
+{
+	if (p->cmd.outcome > KCOPY_CMD_SHORT)
+		return false;
+	return p->req->kind == KCOPY_REQUEST_EXTENTS || kcopy_transit_take(src, p);
 }
 
 static void part_cb(struct kcopy_cmd *cmd)
@@ -266,10 +283,12 @@ static void part_cb(struct kcopy_cmd *cmd)
 	s->nr_inflight--;
 	s->inflight_bytes -= p->nr_bytes;
 	r->nr_inflight--;
+	bool is_good = r->res == 0 && is_answered(src, p);
+	kcopy_transit_ended(src, p, is_good);
 	if (r->res != 0) { /* it has failed or been cancelled meanwhile */
 		put_part(src, p);
 		finish_if_done(src, r);
-	} else if (cmd->outcome == KCOPY_CMD_GOOD || (cmd->outcome == KCOPY_CMD_SHORT && r->kind == KCOPY_REQUEST_EXTENTS)) {
+	} else if (is_good) {
 		kcopy_isession_succeeded(s);
 		if (r->kind == KCOPY_REQUEST_READ)
 			src->read_bytes += p->nr_bytes;
@@ -385,8 +404,7 @@ static int send_part(struct kcopy_isource *src, struct kcopy_isession *s, struct
 
 	p->cmd.fn = part_cb;
 	if (r->kind == KCOPY_REQUEST_READ)
-		rc = kcopy_cmd_read(s->conn, &p->cmd, p->start_bytes / lbs_bytes,
-				    (char *)r->io->buf + (p->start_bytes - r->io->start_bytes), p->nr_bytes, lbs_bytes);
+		rc = kcopy_transit_send(src, s, p, (char *)r->io->buf + (p->start_bytes - r->io->start_bytes));
 	else
 		rc = kcopy_cmd_lba_status(s->conn, &p->cmd, p->start_bytes / lbs_bytes,
 					  8 + 16 * (uint32_t)kedge_min_u64(r->io->nr_extents_max, LBA_STATUS_EXTENTS));

@@ -22,7 +22,7 @@
 /* How long a silent target may hold up a cancel. */
 #define ABANDONED_MS 1000
 
-enum step { STEP_READY, STEP_SERIAL, STEP_LIMITS, STEP_CAPACITY, NR_STEPS };
+enum step { STEP_READY, STEP_SERIAL, STEP_LIMITS, STEP_TRANSIT, STEP_CAPACITY, NR_STEPS };
 
 static void connect_now(struct kcopy_isession *s);
 
@@ -87,6 +87,9 @@ static void ask(struct kcopy_isession *s)
 	case STEP_LIMITS:
 		rc = kcopy_cmd_inquiry_page(s->conn, &s->probe, 0xb0);
 		break;
+	case STEP_TRANSIT:
+		rc = kcopy_cmd_inquiry_page(s->conn, &s->probe, KEDGE_TRANSIT_PAGE);
+		break;
 	case STEP_CAPACITY:
 		rc = kcopy_cmd_read_capacity(s->conn, &s->probe);
 		break;
@@ -116,10 +119,16 @@ static void identified(struct kcopy_isession *s)
 	set_state(s, KCOPY_SESSION_UP);
 }
 
-/* Take in the answer to the present step. 0, or -EPROTO. Targets that have no serial or limits page are fine. */
+/* Targets that do not have that page are fine. */
+static bool is_optional(enum step step)
+{
+	return step == STEP_SERIAL || step == STEP_LIMITS || step == STEP_TRANSIT;
+}
+
+/* Take in the answer to the present step. 0, or -EPROTO. */
 static int take_answer(struct kcopy_isession *s, const struct kcopy_cmd *cmd)
 {
-	if (cmd->outcome == KCOPY_CMD_REFUSED && (s->step == STEP_SERIAL || s->step == STEP_LIMITS))
+	if (cmd->outcome == KCOPY_CMD_REFUSED && is_optional(s->step))
 		return 0;
 	switch ((enum step)s->step) {
 	case STEP_READY:
@@ -129,6 +138,10 @@ static int take_answer(struct kcopy_isession *s, const struct kcopy_cmd *cmd)
 	case STEP_LIMITS:
 		if (kcopy_parse_block_limits(cmd->data, cmd->nr_data, &s->max_transfer_blocks) < 0)
 			s->max_transfer_blocks = 0;
+		return 0;
+	case STEP_TRANSIT:
+		if (kedge_transit_page_decode(cmd->data, cmd->nr_data, &s->offer) < 0)
+			s->offer = (struct kedge_transit_offer){ 0 };
 		return 0;
 	case STEP_CAPACITY:
 		return kcopy_parse_capacity(cmd->data, cmd->nr_data, &s->capacity);
@@ -142,7 +155,7 @@ static void probe_cb(struct kcopy_cmd *cmd)
 {
 	struct kcopy_isession *s = kedge_container_of(cmd, struct kcopy_isession, probe);
 	static const char *const names[] = { "TEST UNIT READY", "INQUIRY (serial number)", "INQUIRY (block limits)",
-					     "READ CAPACITY(16)" };
+					     "INQUIRY (transit)", "READ CAPACITY(16)" };
 	char why[128];
 
 	if (cmd->outcome == KCOPY_CMD_LOST || s->state != KCOPY_SESSION_IDENTIFYING)
@@ -151,8 +164,7 @@ static void probe_cb(struct kcopy_cmd *cmd)
 		ask(s);
 		return;
 	}
-	bool is_optional = s->step == STEP_SERIAL || s->step == STEP_LIMITS;
-	bool is_answer = cmd->outcome <= KCOPY_CMD_SHORT || (cmd->outcome == KCOPY_CMD_REFUSED && is_optional);
+	bool is_answer = cmd->outcome <= KCOPY_CMD_SHORT || (cmd->outcome == KCOPY_CMD_REFUSED && is_optional(s->step));
 	if (!is_answer || take_answer(s, cmd) < 0) {
 		snprintf(why, sizeof why, "%s: no usable answer (sense %02x/%04x)", names[s->step], cmd->sense_key,
 			 cmd->sense_code);
@@ -175,6 +187,7 @@ static void up_cb(void *arg)
 	s->nr_probe_tries = 0;
 	s->usn[0] = 0;
 	s->max_transfer_blocks = 0;
+	s->offer = (struct kedge_transit_offer){ 0 };
 	s->probe.fn = probe_cb;
 	ask(s);
 }

@@ -152,6 +152,8 @@ static void isource_status(const struct kedge_source *base, struct kedge_source_
 		.state = src->state,
 		.since_ns = src->since_ns,
 		.read_bytes = src->read_bytes,
+		.wire_bytes = src->transit.wire_bytes,
+		.nr_damaged = src->transit.nr_damaged,
 		.nr_reconnects = src->nr_reconnects,
 		.nr_sessions = nr_up(src),
 		.last_err = src->last_err,
@@ -200,6 +202,7 @@ static void isource_destroy(struct kedge_source *base)
 
 	kedge_defer_remove(kedge_loop_defer_queue(src->loop), &src->tell);
 	kcopy_requests_fini(src);
+	kcopy_transit_fini(&src->transit);
 	kedge_chap_fini(&src->chap);
 	free(src);
 }
@@ -237,7 +240,10 @@ int kcopy_isource_create(struct kedge_loop *l, const struct kcopy_source_opts *o
 		rc = kcopy_initiator_iqn(opts->initiator_iqn, src->initiator_iqn, err);
 	if (rc == 0 && opts->serial && strlen(opts->serial) >= sizeof src->usn)
 		rc = kedge_err_set(err, -EINVAL, KEDGE_SIDE_SOURCE, "the serial number is longer than %d bytes", KCOPY_USN_MAX - 1);
+	if (rc == 0)
+		rc = kcopy_transit_init(&src->transit, opts->transit, err);
 	if (rc < 0) {
+		kcopy_transit_fini(&src->transit);
 		free(src);
 		return rc;
 	}

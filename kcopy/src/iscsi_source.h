@@ -11,6 +11,7 @@
 #include "kcopy/scsi_reply.h"
 #include "kcopy/url.h"
 #include "timeouts.h"
+#include "transit.h"
 
 #define KCOPY_SESSIONS_MAX 16
 /* Commands in flight in one session, and how many of these places background reads leave to foreground ones. */
@@ -48,6 +49,11 @@ struct kcopy_part {
 	uint64_t start_bytes;
 	uint32_t nr_bytes;
 	unsigned nr_tries, nr_attentions;
+	/* of a read, since it was sent last */
+	bool is_extent, is_chosen;
+	uint8_t codecs;
+	uint64_t pack_ns;
+	uint8_t head[KEDGE_TRANSIT_HEAD_BYTES];
 	uint64_t sent_ns;
 	struct kcopy_part *next; /* in a retry queue or the free list */
 };
@@ -82,6 +88,7 @@ struct kcopy_isession {
 	struct kcopy_capacity capacity;
 	char usn[KCOPY_USN_MAX];
 	uint32_t max_transfer_blocks;
+	struct kedge_transit_offer offer; /* all 0: none */
 
 	struct kcopy_cmd nop;
 	bool is_nop_inflight;
@@ -115,6 +122,7 @@ struct kcopy_isource {
 	bool is_usn_required;
 	uint32_t max_cmd_bytes;
 	bool can_lba_status;
+	struct kcopy_transit transit;
 
 	/* index: enum kedge_prio */
 	struct kcopy_request *queue_head[2], **queue_tail[2]; /* not yet split up */

@@ -112,6 +112,7 @@ static int open_source(struct copy *c)
 		.url = o->source,
 		.initiator_iqn = o->initiator_iqn,
 		.nr_sessions = o->nr_connections,
+		.transit = o->transit,
 		.serial = o->serial,
 	};
 	struct stat st;
@@ -390,6 +391,8 @@ static void collect_result(struct copy *c, int code)
 	c->result.holes = st.holes;
 	c->result.sample_seed = st.sample_seed;
 	c->result.nr_reconnects = source.nr_reconnects;
+	c->result.wire_bytes = source.wire_bytes;
+	c->result.nr_damaged = source.nr_damaged;
 }
 
 static void source_closed_cb(void *arg)

@@ -29,6 +29,7 @@ static const char help[] =
 	"  --verify-holes HOW status (default): the source says anew where its holes are, samples of them are read;\n"
 	"                     read: all of them are read on both sides\n"
 	"  --connections N    iSCSI sessions, 1 to 16 (default 2)\n"
+	"  --transit MODE     how data travels: auto (default), plain, checked, zstd\n"
 	"  --rate BYTES       at most so many bytes a second (suffixes K, M, G)\n"
 	"  --chap-file FILE   CHAP names and secrets, mode 0600\n"
 	"  --initiator IQN    our iSCSI name\n"
@@ -44,7 +45,7 @@ static const char help[] =
 	"Exit codes: 0 done, 1 failed or interrupted, 2 usage, 7 done but for ranges that cannot be read,\n"
 	"20-27 the map, 30-32 the source (identity, no answer, login), 33-34 the destination, 35 differs.\n";
 
-enum option_id { OPT_MAP = 256, OPT_VERIFY, OPT_VERIFY_HOLES, OPT_CONNECTIONS, OPT_RATE, OPT_CHAP, OPT_INITIATOR, OPT_SERIAL, OPT_NO_CREATE, OPT_JSON,
+enum option_id { OPT_MAP = 256, OPT_VERIFY, OPT_VERIFY_HOLES, OPT_CONNECTIONS, OPT_TRANSIT, OPT_RATE, OPT_CHAP, OPT_INITIATOR, OPT_SERIAL, OPT_NO_CREATE, OPT_JSON,
 		 OPT_PROGRESS, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
@@ -52,6 +53,7 @@ static const struct option options[] = {
 	{ "verify", no_argument, NULL, OPT_VERIFY },
 	{ "verify-holes", required_argument, NULL, OPT_VERIFY_HOLES },
 	{ "connections", required_argument, NULL, OPT_CONNECTIONS },
+	{ "transit", required_argument, NULL, OPT_TRANSIT },
 	{ "rate", required_argument, NULL, OPT_RATE },
 	{ "chap-file", required_argument, NULL, OPT_CHAP },
 	{ "initiator", required_argument, NULL, OPT_INITIATOR },
@@ -84,6 +86,7 @@ static int wrong(int *ret_exit)
 static int take_option(int opt, struct kcopy_options *o, int *ret_exit)
 {
 	unsigned fd;
+	int mode;
 
 	switch (opt) {
 	case OPT_MAP:
@@ -102,6 +105,14 @@ static int take_option(int opt, struct kcopy_options *o, int *ret_exit)
 		if (parse_unsigned(optarg, 1, 16, &o->nr_connections))
 			return 0;
 		kedge_error("--connections %s: expected a number from 1 to 16", optarg);
+		return wrong(ret_exit);
+	case OPT_TRANSIT:
+		mode = kcopy_transit_mode_parse(optarg);
+		if (mode >= 0) {
+			o->transit = (enum kcopy_transit_mode)mode;
+			return 0;
+		}
+		kedge_error("--transit %s: expected auto, plain, checked or zstd", optarg);
 		return wrong(ret_exit);
 	case OPT_RATE:
 		if (kedge_size_parse(optarg, &o->rate_bps) == 0 && o->rate_bps > 0)

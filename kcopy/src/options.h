@@ -12,6 +12,7 @@
 struct kcopy_options {
 	const char *source, *destination;
 	const char *map_path, *chap_path, *initiator_iqn, *serial;
+	enum kcopy_transit_mode transit;
 	unsigned nr_connections; /* 0: the default */
 	uint64_t rate_bps;       /* 0: no limit */
 	int progress_fd;         /* -1: none */

@@ -161,6 +161,8 @@ static json_t *result_json(const struct kcopy_progress *p, const struct kcopy_re
 			      (json_int_t)passed_ms);
 
 	json_object_set_new(o, "verified_bytes", json_integer((json_int_t)r->verified_bytes));
+	json_object_set_new(o, "wire_bytes", json_integer((json_int_t)r->wire_bytes));
+	json_object_set_new(o, "damaged", json_integer((json_int_t)r->nr_damaged));
 	json_object_set_new(o, "hole_bytes", json_integer((json_int_t)r->hole_bytes));
 	json_object_set_new(o, "sampled_bytes", json_integer((json_int_t)r->sampled_bytes));
 	json_object_set_new(o, "holes", json_string(kcopy_holes_name(r->holes)));

@@ -44,6 +44,7 @@ struct kcopy_result {
 	uint64_t hole_bytes, sampled_bytes, sample_seed;
 	enum kcopy_holes holes;
 	uint64_t nr_reconnects;
+	uint64_t wire_bytes, nr_damaged; /* see kedge/source.h */
 	bool was_verified;
 };
 void kcopy_progress_result(struct kcopy_progress *p, const struct kcopy_result *r);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "iscsi_source.h"
+#include "kedge/bytes.h"
 
 #define SESSIONS_DEFAULT 2
 
@@ -35,6 +36,21 @@ const char *kedge_source_state_name(enum kedge_source_state s)
 		return "closed";
 	}
 	return "?";
+}
+
+static const char *const transit_names[] = { "auto", "plain", "checked", "zstd" };
+
+const char *kcopy_transit_mode_name(enum kcopy_transit_mode mode)
+{
+	return (unsigned)mode < KEDGE_ARRAY_LEN(transit_names) ? transit_names[mode] : "?";
+}
+
+int kcopy_transit_mode_parse(const char *text)
+{
+	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(transit_names); i++)
+		if (strcmp(text, transit_names[i]) == 0)
+			return (int)i;
+	return -EINVAL;
 }
 
 int kcopy_initiator_iqn(const char *given, char ret_iqn[KEDGE_IQN_MAX + 1], struct kedge_err *err)

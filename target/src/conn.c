@@ -606,7 +606,7 @@ void tgt_conn_drop(struct tgt_conn *c, const char *why)
 		c->tx_tail = &c->tx_head;
 		for (struct tgt_cmd *cmd = c->all; cmd; cmd = next) {
 			next = cmd->all_next;
-			if (cmd->op.is_inflight)
+			if (tgt_cmd_is_busy(cmd))
 				continue; /* its read ends first */
 			tgt_server_forget_waiting(c->s, cmd);
 			tgt_cmd_destroy(cmd);

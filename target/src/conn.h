@@ -9,8 +9,10 @@
 #include <sys/socket.h>
 
 #include "kedge/loop.h"
+#include "kedge/transit.h"
 #include "login.h"
 #include "lun.h"
+#include "pool.h"
 #include "tgt/tgt.h"
 
 #define CMDS_MAX 128u
@@ -38,11 +40,26 @@ struct tgt_cmd {
 	uint32_t burst_bytes, data_sn, residual;
 	bool is_over;                /* residual is an overflow */
 	bool is_cached;              /* this chunk goes out of the page cache (sendfile.c); buf is not used */
+	uint8_t out_head[KEDGE_TRANSIT_HEAD_BYTES]; /* with is_cached: nr_head_bytes of it are sent before what is on the disk */
+	uint32_t nr_head_bytes;
 	struct tgt_lun *lun;
 	uint64_t disk_bytes;         /* where the data begins on the LUN */
 	struct kedge_op op;
+	/* READ EXTENT (extent.c); extent_bytes 0: another command */
+	uint32_t extent_bytes;
+	uint8_t codecs;
+	bool is_read_by_worker;
+	struct tgt_job job;
+	int job_res;
+	struct kedge_transit_head head;
 	struct tgt_cmd *next, *all_next, *wait_next;
 };
+
+/* The kernel or a worker has it: it cannot be freed now. */
+static inline bool tgt_cmd_is_busy(const struct tgt_cmd *cmd)
+{
+	return cmd->op.is_inflight || cmd->job.is_inflight;
+}
 
 struct tgt_conn {
 	struct tgt_server *s;
@@ -111,12 +128,22 @@ bool tgt_sendfile_can(const struct tgt_conn *c, const struct tgt_cmd *cmd, uint6
  * turn): c->out polls; negative: the connection has failed. */
 int tgt_sendfile_step(struct tgt_conn *c, struct tgt_cmd *cmd);
 
+/* ---- extent.c ---- */
+/* READ EXTENT of nr_bytes from cmd->disk_bytes of cmd->lun on. */
+void tgt_extent_start(struct tgt_cmd *cmd, uint32_t nr_bytes, uint8_t codecs);
+/* Go on with one that waited for a buffer. */
+void tgt_extent_read(struct tgt_cmd *cmd);
+
 /* ---- full.c: meaning ---- */
 /* One PDU in the full feature phase. data has nr_bytes, inside the receive buffer. */
 void tgt_full_take(struct tgt_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t nr_bytes);
 /* The next chunk of a read. True: it is in the page cache and can be sent at once; otherwise it is queued when it has been read. */
 bool tgt_full_read_more(struct tgt_cmd *cmd);
 void tgt_full_read_into_buffer(struct tgt_cmd *cmd);
+/* There are so many bytes of data for the answer: what the initiator expects of them is sent, the residual count says the rest. */
+void tgt_full_set_residual(struct tgt_cmd *cmd, uint64_t nr_bytes);
+/* res: of the read; 0: the file ends. */
+void tgt_full_read_failed(struct tgt_cmd *cmd, int res);
 void tgt_full_reject(struct tgt_conn *c, uint8_t reason, const uint8_t *bhs);
 
 /* ---- server.c ---- */
@@ -124,11 +151,13 @@ struct kedge_loop *tgt_server_loop(struct tgt_server *s);
 const struct tgt_policy *tgt_server_policy(struct tgt_server *s);
 struct tgt_lun *tgt_server_lun(struct tgt_server *s, uint32_t lun);
 unsigned tgt_server_nr_luns(const struct tgt_server *s);
+/* The workers, started when they are first wanted. NULL: they cannot be. */
+struct tgt_pool *tgt_server_pool(struct tgt_server *s);
 uint16_t tgt_server_next_tsih(struct tgt_server *s);
 /* The login is complete: an older session of the same name and ISID ends. False: too many sessions. */
 bool tgt_server_admit(struct tgt_server *s, struct tgt_conn *c);
 void tgt_server_conn_gone(struct tgt_server *s, struct tgt_conn *c);
-/* Read buffers have a budget: false: the command waits and tgt_full_read_into_buffer is called later. */
+/* Read buffers have a budget: false: the command waits and tgt_full_read_into_buffer (or tgt_extent_read) is called later. */
 bool tgt_server_get_buffer(struct tgt_server *s, struct tgt_cmd *cmd, uint32_t nr_bytes);
 void tgt_server_put_buffer(struct tgt_server *s, struct tgt_cmd *cmd);
 void tgt_server_forget_waiting(struct tgt_server *s, struct tgt_cmd *cmd);

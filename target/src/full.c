@@ -53,7 +53,7 @@ void tgt_full_reject(struct tgt_conn *c, uint8_t reason, const uint8_t *bhs)
 /* ---- SCSI commands ---- */
 
 /* Compare what there is with what the initiator expects (RFC 7143 11.4.5). */
-static void set_residual(struct tgt_cmd *cmd, uint64_t nr_bytes)
+void tgt_full_set_residual(struct tgt_cmd *cmd, uint64_t nr_bytes)
 {
 	uint32_t expected = cmd->bhs[1] & 0x40 ? kedge_get_be32(cmd->bhs + 20) : 0; /* R bit: it wants to read */
 	bool is_write = cmd->bhs[1] & 0x20;
@@ -74,11 +74,11 @@ static void check_condition(struct tgt_cmd *cmd, enum tgt_sense sense)
 {
 	cmd->status = SCSI_CHECK_CONDITION;
 	cmd->sense = sense;
-	set_residual(cmd, 0);
+	tgt_full_set_residual(cmd, 0);
 	tgt_conn_queue(cmd);
 }
 
-static void read_failed(struct tgt_cmd *cmd, int res)
+void tgt_full_read_failed(struct tgt_cmd *cmd, int res)
 {
 	kedge_error("read of %s at %llu failed: %s", cmd->lun->path, (unsigned long long)(cmd->disk_bytes + cmd->read_bytes),
 		    res ? kedge_err_text(res) : "the file ends there");
@@ -116,7 +116,7 @@ static void read_cb(struct kedge_op *op, int res)
 			return;
 		}
 	} else if (!c->is_gone) {
-		read_failed(cmd, res);
+		tgt_full_read_failed(cmd, res);
 		return;
 	}
 	if (c->is_gone)
@@ -172,12 +172,12 @@ bool tgt_full_read_more(struct tgt_cmd *cmd)
 
 static void small_answer(struct tgt_cmd *cmd, const uint8_t *data, uint32_t nr_bytes)
 {
-	set_residual(cmd, nr_bytes);
+	tgt_full_set_residual(cmd, nr_bytes);
 	if (cmd->total_bytes) {
 		cmd->buf = malloc(cmd->total_bytes);
 		if (!cmd->buf) {
 			cmd->status = SCSI_BUSY;
-			set_residual(cmd, 0);
+			tgt_full_set_residual(cmd, 0);
 		} else {
 			memcpy(cmd->buf, data, cmd->total_bytes);
 		}
@@ -202,8 +202,12 @@ static void scsi_command(struct tgt_conn *c, struct tgt_cmd *cmd)
 	} else if (r.action == TGT_LBA_STATUS) {
 		uint32_t n = tgt_lun_status(l, r.lba, (uint32_t)kedge_min_u64(r.allocation, sizeof out), out);
 		small_answer(cmd, out, (uint32_t)kedge_min_u64(n, r.allocation));
+	} else if (r.action == TGT_READ_EXTENT) {
+		cmd->lun = l;
+		cmd->disk_bytes = r.lba * l->unit.lbs_bytes;
+		tgt_extent_start(cmd, r.nr_bytes, r.codecs);
 	} else if (r.action == TGT_READ) {
-		set_residual(cmd, r.nr_bytes);
+		tgt_full_set_residual(cmd, r.nr_bytes);
 		cmd->lun = l;
 		cmd->disk_bytes = r.lba * l->unit.lbs_bytes;
 		if (!cmd->total_bytes || tgt_full_read_more(cmd))
@@ -260,7 +264,7 @@ static void abort_cmd(struct tgt_conn *c, struct tgt_cmd *cmd)
 		tgt_cmd_destroy(cmd);
 		return;
 	}
-	if (!cmd->op.is_inflight) { /* waiting for a buffer */
+	if (!tgt_cmd_is_busy(cmd)) { /* waiting for a buffer */
 		tgt_server_forget_waiting(c->s, cmd);
 		tgt_cmd_destroy(cmd);
 	}

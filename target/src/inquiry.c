@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kedge/bytes.h"
+#include "kedge/transit.h"
 
 #define VENDOR "KEDGE   "
 #define PRODUCT "kedge export    "
@@ -75,6 +76,17 @@ static int page_limits(const struct tgt_unit *u, uint8_t *out)
 	return 60;
 }
 
+static int page_transit(const struct tgt_unit *u, uint8_t *out)
+{
+	const struct kedge_transit_offer offer = {
+		.codecs = KEDGE_TRANSIT_CAN_ALL, .nr_workers = u->nr_workers, .extent_max_bytes = KEDGE_TRANSIT_EXTENT_MAX_BYTES};
+	uint8_t page[KEDGE_TRANSIT_PAGE_BYTES];
+
+	kedge_transit_page_encode(&offer, page);
+	memcpy(out + 4, page + 4, sizeof page - 4);
+	return sizeof page - 4;
+}
+
 int tgt_inquiry(const uint8_t *c, const struct tgt_unit *u, bool is_lun0, uint8_t *out)
 {
 	int n;
@@ -86,7 +98,7 @@ int tgt_inquiry(const uint8_t *c, const struct tgt_unit *u, bool is_lun0, uint8_
 	out[0] = peripheral(u, is_lun0);
 	out[1] = c[2];
 	if (c[2] == 0x00) {
-		static const uint8_t pages[] = {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2};
+		static const uint8_t pages[] = {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2, KEDGE_TRANSIT_PAGE};
 		n = u ? (int)sizeof pages : 1;
 		memcpy(out + 4, pages, (size_t)n);
 	} else if (!u) {
@@ -108,6 +120,8 @@ int tgt_inquiry(const uint8_t *c, const struct tgt_unit *u, bool is_lun0, uint8_
 			out[6] = 0x02; /* thin */
 		}
 		n = 4;
+	} else if (c[2] == KEDGE_TRANSIT_PAGE) {
+		n = page_transit(u, out);
 	} else {
 		return -1;
 	}

@@ -2,7 +2,7 @@
 #ifndef TGT_INQUIRY_H
 #define TGT_INQUIRY_H
 
-/* Pure. INQUIRY: standard data and the vital product data pages 00, 80, 83, B0, B1, B2. */
+/* Pure. INQUIRY: standard data and the vital product data pages 00, 80, 83, B0, B1, B2, and our C0. */
 
 #include "scsi.h"
 

@@ -17,6 +17,7 @@
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "kedge/log.h"
+#include "pool.h"
 
 #define DESCRIPTORS_MAX 256u
 /* What is looked at for them: neighbours of one kind share a descriptor. */
@@ -127,6 +128,7 @@ int tgt_lun_open(struct tgt_lun *l, const char *path, const char *serial, struct
 	fstat(l->fd, &st);
 	l->is_file = S_ISREG(st.st_mode);
 	l->unit.can_lba_status = l->is_file;
+	l->unit.nr_workers = (uint8_t)tgt_pool_nr_workers();
 	if (serial)
 		strcpy(l->unit.serial, serial);
 	else

@@ -8,13 +8,14 @@
 
 #include "inquiry.h"
 #include "kedge/bytes.h"
+#include "kedge/transit.h"
 
 enum {
 	CMD_TEST_UNIT_READY = 0x00, CMD_REQUEST_SENSE = 0x03, CMD_READ6 = 0x08, CMD_INQUIRY = 0x12, CMD_MODE_SENSE6 = 0x1a,
 	CMD_START_STOP = 0x1b, CMD_PREVENT_ALLOW = 0x1e, CMD_READ_CAPACITY10 = 0x25, CMD_READ10 = 0x28, CMD_VERIFY10 = 0x2f,
 	CMD_SYNC_CACHE10 = 0x35, CMD_MODE_SENSE10 = 0x5a, CMD_PR_IN = 0x5e, CMD_READ16 = 0x88, CMD_VERIFY16 = 0x8f,
 	CMD_SYNC_CACHE16 = 0x91, CMD_SERVICE_IN = 0x9e, CMD_REPORT_LUNS = 0xa0, CMD_MAINTENANCE_IN = 0xa3, CMD_READ12 = 0xa8,
-	CMD_VERIFY12 = 0xaf,
+	CMD_VERIFY12 = 0xaf, CMD_READ_EXTENT = KEDGE_TRANSIT_OPCODE,
 };
 #define SA_READ_CAPACITY16 0x10
 #define SA_GET_LBA_STATUS 0x12
@@ -59,6 +60,8 @@ static const struct {
 	{CMD_MAINTENANCE_IN, SA_REPORT_OPCODES, 12, {0xa3, 0x0c, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
 	{CMD_READ12, -1, 12, {0xa8, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
 	{CMD_VERIFY12, -1, 12, {0xaf, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
+	{CMD_READ_EXTENT, -1, 16,
+	 {0xc1, KEDGE_TRANSIT_CAN_ALL, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
 };
 
 void tgt_sense_encode(enum tgt_sense sense, uint8_t out[SENSE_BYTES])
@@ -133,6 +136,22 @@ static void read_or_verify(const uint8_t *c, const struct tgt_unit *u, struct tg
 		r->action = TGT_ANSWER; /* nothing is cached, nothing is compared: the range exists */
 		r->nr_bytes = 0;
 	}
+}
+
+/* Vendor-specific: docs/formats.md, "Transit". */
+static void read_extent(const uint8_t *c, const struct tgt_unit *u, struct tgt_result *r)
+{
+	uint32_t nr_blocks = kedge_get_be32(c + 10);
+
+	if ((c[1] & ~KEDGE_TRANSIT_CAN_ALL) || c[14] || nr_blocks == 0 || nr_blocks > KEDGE_TRANSIT_EXTENT_MAX_BYTES / u->lbs_bytes) {
+		fail(r, SENSE_BAD_CDB);
+		return;
+	}
+	set_range(u, kedge_get_be64(c + 2), nr_blocks, r);
+	if (r->sense != SENSE_NONE)
+		return;
+	r->action = TGT_READ_EXTENT;
+	r->codecs = c[1];
 }
 
 static void read_capacity10(const uint8_t *c, const struct tgt_unit *u, uint8_t *out, struct tgt_result *r)
@@ -334,6 +353,9 @@ static void on_medium(const uint8_t *c, const struct tgt_unit *u, uint8_t *out, 
 	case CMD_SYNC_CACHE10:
 	case CMD_SYNC_CACHE16:
 		read_or_verify(c, u, r);
+		return;
+	case CMD_READ_EXTENT:
+		read_extent(c, u, r);
 		return;
 	case CMD_READ_CAPACITY10:
 		read_capacity10(c, u, out, r);

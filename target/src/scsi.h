@@ -27,15 +27,17 @@ struct tgt_unit {
 	char serial[128];
 	uint8_t naa[8];
 	bool can_lba_status;
+	uint8_t nr_workers;     /* for READ EXTENT, at least 1 */
 };
 
-enum tgt_action { TGT_ANSWER, TGT_READ, TGT_LBA_STATUS };
+enum tgt_action { TGT_ANSWER, TGT_READ, TGT_LBA_STATUS, TGT_READ_EXTENT };
 
 struct tgt_result {
 	enum tgt_action action;
 	enum tgt_sense sense;   /* ANSWER: other than NONE: check condition */
-	uint32_t nr_bytes;      /* ANSWER: bytes of out; READ: bytes to read */
-	uint64_t lba;           /* READ, LBA_STATUS */
+	uint32_t nr_bytes;      /* ANSWER: bytes of out; READ, READ_EXTENT: bytes to read */
+	uint64_t lba;           /* READ, READ_EXTENT, LBA_STATUS */
+	uint8_t codecs;         /* READ_EXTENT: what the answer may be (kedge/transit.h) */
 	uint32_t allocation;    /* LBA_STATUS: bytes of the answer at most */
 };
 

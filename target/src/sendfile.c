@@ -16,6 +16,7 @@
 #include <sys/sendfile.h>
 
 #include "conn.h"
+#include "kedge/bytes.h"
 
 /* Less than this is copied sooner than asked about. */
 #define SENDFILE_MIN_BYTES (32u << 10)
@@ -66,6 +67,23 @@ static ssize_t send_pages(struct tgt_conn *c, const struct tgt_cmd *cmd)
 	return n;
 }
 
+/* Header of the next PDU; of an extent's first one also the head, which is data to iSCSI. */
+static void begin_pdu(struct tgt_conn *c, struct tgt_cmd *cmd)
+{
+	uint64_t at = cmd->sent_bytes;
+
+	tgt_conn_begin_build(c);
+	c->file_bytes = tgt_conn_data_in(c, cmd);
+	tgt_conn_add_header(c, (uint32_t)c->file_bytes);
+	if (at < cmd->nr_head_bytes) {
+		uint64_t n = kedge_min_u64(cmd->nr_head_bytes - at, c->file_bytes);
+		c->iov[c->nr_iov++] = (struct iovec){cmd->out_head + at, n};
+		c->file_bytes -= n;
+		at += n;
+	}
+	c->file_at_bytes = cmd->disk_bytes + at - cmd->nr_head_bytes;
+}
+
 static int send_some(struct tgt_conn *c, struct tgt_cmd *cmd)
 {
 	uint64_t nr_sent = 0;
@@ -75,13 +93,10 @@ static int send_some(struct tgt_conn *c, struct tgt_cmd *cmd)
 		if (c->iov_at == c->nr_iov && c->file_bytes == 0) {
 			if (cmd->sent_bytes == cmd->read_bytes)
 				return 1;
-			tgt_conn_begin_build(c);
-			c->file_at_bytes = cmd->disk_bytes + cmd->sent_bytes;
-			c->file_bytes = tgt_conn_data_in(c, cmd);
-			tgt_conn_add_header(c, (uint32_t)c->file_bytes);
+			begin_pdu(c, cmd);
 		}
 		r = send_header(c);
-		if (r == 0)
+		if (r == 0 && c->file_bytes > 0)
 			r = send_pages(c, cmd);
 		if (r == -EINTR)
 			continue;

@@ -43,7 +43,8 @@ struct tgt_server {
 	unsigned nr_free_buffers;
 	struct tgt_cmd *wait_head, **wait_tail;
 	struct kedge_defer wake;
-	bool is_stopping;
+	struct tgt_pool *pool; /* from the first READ EXTENT on: nobody who has not logged in starts threads */
+	bool is_stopping, is_pool_stopped;
 	void (*stop_fn)(void *arg);
 	void *stop_arg;
 	struct kedge_defer stop_defer;
@@ -90,6 +91,15 @@ uint16_t tgt_server_next_tsih(struct tgt_server *s)
 	return s->tsih;
 }
 
+struct tgt_pool *tgt_server_pool(struct tgt_server *s)
+{
+	int r = s->pool ? 0 : tgt_pool_create(s->loop, &s->pool);
+
+	if (r < 0)
+		kedge_error("no threads for extents: %s", kedge_err_text(r));
+	return s->pool;
+}
+
 /* ---- buffers ---- */
 
 bool tgt_server_get_buffer(struct tgt_server *s, struct tgt_cmd *cmd, uint32_t nr_bytes)
@@ -122,7 +132,10 @@ static void wake_cb(void *arg)
 
 	while (s->wait_head) {
 		struct tgt_cmd *cmd = s->wait_head;
-		tgt_full_read_into_buffer(cmd);
+		if (cmd->extent_bytes)
+			tgt_extent_read(cmd);
+		else
+			tgt_full_read_into_buffer(cmd);
 		if (!cmd->buf)
 			return; /* still no room */
 		tgt_server_forget_waiting(s, cmd);
@@ -425,10 +438,22 @@ static void stopped_cb(void *arg)
 	s->stop_fn(s->stop_arg);
 }
 
+static void pool_stopped_cb(void *arg)
+{
+	struct tgt_server *s = arg;
+
+	s->is_pool_stopped = true;
+	check_stopped(s);
+}
+
 static void check_stopped(struct tgt_server *s)
 {
 	if (!s->is_stopping || s->conns || s->accept.is_inflight || s->stop_defer.is_queued)
 		return;
+	if (s->pool && !s->is_pool_stopped) { /* without connections it has nothing to do */
+		tgt_pool_stop(s->pool, pool_stopped_cb, s);
+		return;
+	}
 	s->stop_defer = (struct kedge_defer){.fn = stopped_cb, .arg = s};
 	kedge_loop_defer(s->loop, &s->stop_defer);
 }
@@ -453,6 +478,7 @@ void tgt_server_destroy(struct tgt_server *s)
 {
 	if (!s)
 		return;
+	tgt_pool_destroy(s->pool);
 	for (unsigned i = 0; i < s->nr_luns; i++)
 		tgt_lun_close(&s->luns[i]);
 	for (unsigned i = 0; i < s->nr_free_buffers; i++)

@@ -3,7 +3,7 @@
  * Purpose. Targets that do not play fair: they skip the proof of mutual CHAP in the two ways that libiscsi 1.19 lets pass, say
  * nothing, say nonsense, or close at once: the source must refuse or keep trying; it must never come up. Or they are good targets
  * but for their reads, which they call good without having sent all of the data: the read must fail; or for a medium error while they look
- * where their holes are: what comes after it is known all the same.
+ * where their holes are: what comes after it is known all the same. Or they offer READ EXTENT and answer it wrongly in every way, or refuse it.
  *
  * Owns. A child process per case, a target of a few lines.
  *
@@ -29,6 +29,7 @@
 
 #include "kcopy/kcopy.h"
 #include "kedge/bytes.h"
+#include "kedge/transit.h"
 
 struct child {
 	pid_t pid;
@@ -126,6 +127,10 @@ static enum gap gap;
 static uint64_t disk_bytes;
 static unsigned *nr_status_errors; /* shared by its connections: so many GET LBA STATUS fail, then all is a hole */
 
+/* How it answers READ EXTENT: not offered; refused; well; or with this wrong. */
+enum lie { LIE_NO_OFFER, LIE_REFUSED, LIE_NONE, LIE_OTHER_PLACE, LIE_CHECKSUM, LIE_LENGTH, LIE_NO_HEAD, LIE_RESIDUAL, LIE_BOMB, NR_LIES };
+static enum lie lie;
+
 #define READ_BYTES 65536u
 #define SEGMENT_BYTES 8192u
 
@@ -200,15 +205,75 @@ static void send_lba_status(int fd, const uint8_t request[48], uint32_t stat_sn)
 	send_answer(fd, request, 0x25, 0x81, stat_sn, 0, data, sizeof data);
 }
 
+static void send_end(int fd, const uint8_t request[48], uint8_t status, uint8_t flags, uint32_t stat_sn, uint32_t residual)
+{
+	uint8_t pdu[68] = {0x21, (uint8_t)(0x80 | flags), 0, status};
+	static const uint8_t bad_field[20] = {0, 18, 0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24};
+
+	memcpy(pdu + 16, request + 16, 4);
+	kedge_put_be32(pdu + 24, stat_sn);
+	kedge_put_be32(pdu + 28, kedge_get_be32(request + 24) + 1);
+	kedge_put_be32(pdu + 32, kedge_get_be32(request + 24) + 64);
+	kedge_put_be32(pdu + 44, residual);
+	if (status == 0x02) {
+		pdu[7] = sizeof bad_field;
+		memcpy(pdu + 48, bad_field, sizeof bad_field);
+	}
+	send(fd, pdu, 48u + pdu[7], MSG_NOSIGNAL);
+}
+
+static void send_refusal(int fd, const uint8_t request[48], uint32_t stat_sn)
+{
+	send_end(fd, request, 0x02, 0x02, stat_sn, kedge_get_be32(request + 20));
+}
+
+static void send_extent(int fd, const uint8_t request[48], uint32_t stat_sn)
+{
+	uint64_t lba = kedge_get_be64(request + 34);
+	uint32_t n = kedge_get_be32(request + 42) * 512, room = kedge_get_be32(request + 20);
+	static uint8_t data[KEDGE_TRANSIT_HEAD_BYTES + READ_BYTES], scratch[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
+	struct kedge_transit_coder *coder = kedge_transit_coder_create();
+	uint8_t *payload = data + KEDGE_TRANSIT_HEAD_BYTES;
+	struct kedge_transit_head h;
+	bool has_tried;
+
+	for (uint32_t i = 0; i < n; i++)
+		payload[i] = disk_byte((uint32_t)lba * 512 + i);
+	kedge_transit_pack(coder, payload, n, request[33], scratch, &has_tried, &h);
+	if (h.codec == KEDGE_TRANSIT_ZSTD)
+		memcpy(payload, scratch, h.payload_bytes);
+	h.start_bytes = lba * 512 + (lie == LIE_OTHER_PLACE ? 4096 : 0);
+	h.checksum ^= lie == LIE_CHECKSUM;
+	h.payload_bytes -= lie == LIE_LENGTH;
+	if (lie == LIE_BOMB) { /* 512 KiB in a few bytes, called n */
+		static uint8_t text[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
+		memset(text, 'x', sizeof text);
+		struct kedge_transit_head bomb;
+		kedge_transit_pack(coder, text, sizeof text, KEDGE_TRANSIT_CAN_ALL, scratch, &has_tried, &bomb);
+		h.codec = bomb.codec;
+		h.payload_bytes = bomb.payload_bytes;
+		memcpy(payload, scratch, h.payload_bytes);
+	}
+	kedge_transit_head_encode(&h, data);
+	uint32_t all = KEDGE_TRANSIT_HEAD_BYTES + h.payload_bytes, at = lie == LIE_NO_HEAD ? KEDGE_TRANSIT_HEAD_BYTES : 0;
+	for (; at < all; at += SEGMENT_BYTES)
+		send_answer(fd, request, 0x25, 0, 0, at, data + at, (uint32_t)kedge_min_u64(all - at, SEGMENT_BYTES));
+	send_end(fd, request, 0, all < room || lie == LIE_RESIDUAL ? 2 : 0, stat_sn, lie == LIE_RESIDUAL ? 0xfffffff0 : room - all);
+	kedge_transit_coder_destroy(coder);
+}
+
 static void target_leaves_gaps(int fd)
 {
+	static const struct kedge_transit_offer offer = {
+		.codecs = KEDGE_TRANSIT_CAN_ALL, .nr_workers = 1, .extent_max_bytes = KEDGE_TRANSIT_EXTENT_MAX_BYTES};
+	uint8_t page[KEDGE_TRANSIT_PAGE_BYTES];
 	static const char keys[] = "TargetPortalGroupTag=1\0HeaderDigest=None\0DataDigest=None\0InitialR2T=Yes\0ImmediateData=No\0"
 				   "MaxBurstLength=262144\0FirstBurstLength=65536\0MaxRecvDataSegmentLength=65536";
 	static const uint8_t usn[] = {0, 0x80, 0, 4, 't', 'e', 's', 't'};
-	static const uint8_t bad_field[20] = {0, 18, 0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24};
 	uint8_t head[48], capacity[32] = {0};
 	uint32_t stat_sn = 2;
 
+	kedge_transit_page_encode(&offer, page);
 	read_pdu(fd, head);
 	send_login(fd, head, 0x80 | 1 << 2 | 3, keys, sizeof keys);
 	kedge_put_be64(capacity, disk_bytes / 512 - 1);
@@ -226,8 +291,16 @@ static void target_leaves_gaps(int fd)
 		case 0x12:
 			if (head[34] == 0x80)
 				send_answer(fd, head, 0x25, 0x81, stat_sn, 0, usn, sizeof usn);
+			else if (head[34] == KEDGE_TRANSIT_PAGE && lie != LIE_NO_OFFER)
+				send_answer(fd, head, 0x25, 0x81, stat_sn, 0, page, sizeof page);
 			else
-				send_answer(fd, head, 0x21, 0x80, stat_sn, 0, bad_field, sizeof bad_field);
+				send_refusal(fd, head, stat_sn);
+			break;
+		case KEDGE_TRANSIT_OPCODE:
+			if (lie == LIE_REFUSED)
+				send_refusal(fd, head, stat_sn);
+			else
+				send_extent(fd, head, stat_sn);
 			break;
 		case 0x9e:
 			if ((head[33] & 0x1f) == 0x12)
@@ -368,11 +441,12 @@ static void test_source_keeps_trying_where_nobody_answers_sensibly(void **state)
 	}
 }
 
-/* A read of nr_bytes from a target with such gaps: its result; a good one has the right bytes. */
-static int read_over(enum gap g, uint64_t start_bytes, uint32_t nr_bytes)
+/* A read of nr_bytes from a target with such gaps and lies: its result; a good one has the right bytes. */
+static int read_over(enum gap g, enum lie e, uint64_t start_bytes, uint32_t nr_bytes)
 {
 	gap = g;
 	disk_bytes = 1 << 20;
+	lie = e;
 	struct child c = start_target(target_leaves_gaps);
 	struct kedge_loop *l;
 	struct kedge_source *src;
@@ -384,10 +458,10 @@ static int read_over(enum gap g, uint64_t start_bytes, uint32_t nr_bytes)
 
 	snprintf(url, sizeof url, "iscsi://127.0.0.1:%u/iqn.2026-11.test:v/1", c.port);
 	assert_int_equal(kedge_loop_create(64, &l, &err), 0);
-	struct kcopy_source_opts o = { .url = url, .nr_sessions = 1 };
+	struct kcopy_source_opts o = { .url = url, .nr_sessions = 1, .transit = KCOPY_TRANSIT_ZSTD };
 	assert_int_equal(kcopy_source_create(l, &o, &src, &err), 0);
 	memset(buf, 0x77, nr_bytes);
-	struct kedge_source_io io = { .start_bytes = start_bytes, .nr_bytes = nr_bytes, .buf = buf, .fn = never_cb, .arg = &res };
+	struct kedge_source_io io = { .start_bytes = start_bytes, .nr_bytes = nr_bytes, .buf = buf, .fn = never_cb, .arg = &res, .prio = KEDGE_PRIO_BACKGROUND };
 	src->ops->start(src);
 	src->ops->read(src, &io);
 	for (int i = 0; i < 1000 && res == 1; i++)
@@ -407,14 +481,25 @@ static int read_over(enum gap g, uint64_t start_bytes, uint32_t nr_bytes)
 
 static void test_source_takes_no_good_status_for_data(void **state)
 {
-	assert_int_equal(read_over(GAP_NONE, 0, READ_BYTES), 0);
-	assert_int_equal(read_over(GAP_NONE, 512, 512), 0);
-	assert_int_equal(read_over(GAP_NONE, 4096, 300 * 512), 0);
+	assert_int_equal(read_over(GAP_NONE, LIE_NO_OFFER, 0, READ_BYTES), 0);
+	assert_int_equal(read_over(GAP_NONE, LIE_NO_OFFER, 512, 512), 0);
+	assert_int_equal(read_over(GAP_NONE, LIE_NO_OFFER, 4096, 300 * 512), 0);
 	for (enum gap g = GAP_ALL; g <= GAP_END; g++) {
-		assert_int_equal(read_over(g, 0, READ_BYTES), KEDGE_E_SOURCE_MEDIUM);
-		assert_int_equal(read_over(g, 1024, 40 * 512), KEDGE_E_SOURCE_MEDIUM);
+		assert_int_equal(read_over(g, LIE_NO_OFFER, 0, READ_BYTES), KEDGE_E_SOURCE_MEDIUM);
+		assert_int_equal(read_over(g, LIE_NO_OFFER, 1024, 40 * 512), KEDGE_E_SOURCE_MEDIUM);
 	}
-	assert_int_equal(read_over(GAP_ALL, 0, 512), KEDGE_E_SOURCE_MEDIUM);
+	assert_int_equal(read_over(GAP_ALL, LIE_NO_OFFER, 0, 512), KEDGE_E_SOURCE_MEDIUM);
+}
+
+static void test_source_takes_no_extent_that_is_not_what_was_asked_for(void **state)
+{
+	/* those that are fine: by plain reads where it is not offered, or offered and refused */
+	for (enum lie e = LIE_NO_OFFER; e <= LIE_NONE; e++) {
+		assert_int_equal(read_over(GAP_NONE, e, 0, READ_BYTES), 0);
+		assert_int_equal(read_over(GAP_NONE, e, 4096, 4096), 0);
+	}
+	for (enum lie e = LIE_OTHER_PLACE; e < NR_LIES; e++)
+		assert_int_equal(read_over(GAP_NONE, e, 0, READ_BYTES), KEDGE_E_SOURCE_DAMAGED);
 }
 
 /* Ask for the extents from start_bytes to the end. */
@@ -475,6 +560,7 @@ int main(void)
 		cmocka_unit_test(test_source_keeps_trying_where_nobody_answers_sensibly),
 		cmocka_unit_test(test_source_takes_no_good_status_for_data),
 		cmocka_unit_test(test_source_asks_again_behind_a_failed_question_for_holes),
+		cmocka_unit_test(test_source_takes_no_extent_that_is_not_what_was_asked_for),
 	};
 
 	setenv("KEDGE_SOURCE_TIMEOUTS", "login=150,command=150,nop=100,nop-reply=100,logout=50,backoff-min=5,backoff-max=50", 1);

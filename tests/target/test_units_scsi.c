@@ -19,7 +19,7 @@
 #include "scsi.h"
 
 static const struct tgt_unit disk = {
-	.nr_blocks = 1000, .lbs_bytes = 512, .serial = "vol-7.3", .naa = {0x31, 2, 3, 4, 5, 6, 7, 8}, .can_lba_status = true};
+	.nr_blocks = 1000, .lbs_bytes = 512, .serial = "vol-7.3", .naa = {0x31, 2, 3, 4, 5, 6, 7, 8}, .can_lba_status = true, .nr_workers = 2};
 static uint8_t *out; /* exactly SCSI_ANSWER_MAX bytes, so that a sanitizer sees one more */
 
 static struct tgt_result decode_for(const struct tgt_unit *u, uint32_t lun, const uint8_t *cdb)
@@ -217,7 +217,7 @@ static void test_inquiry_standard(void **state)
 
 static void test_inquiry_pages(void **state)
 {
-	static const uint8_t pages[] = {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2};
+	static const uint8_t pages[] = {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2, 0xc0};
 
 	for (unsigned page = 0; page < 256; page++) {
 		struct tgt_result r = inquire(&disk, 1, true, (uint8_t)page, 1000);

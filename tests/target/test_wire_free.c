@@ -13,6 +13,7 @@
 
 #include "freemap.h"
 #include "kedge/bytes.h"
+#include "kedge/transit.h"
 
 #define IMAGE_BYTES (16u << 20)
 #define LUN 3u
@@ -95,6 +96,27 @@ static void begin(struct wire *w, const struct volume *v, const char *digest)
 	assert_int_equal(o.status, 0);
 }
 
+/* The same by READ EXTENT, as it is and compressed. */
+static void extent_and_compare(struct wire *w, const struct volume *v, uint32_t at, uint32_t n)
+{
+	static uint8_t data[KEDGE_TRANSIT_HEAD_BYTES + KEDGE_TRANSIT_EXTENT_MAX_BYTES], out[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
+	struct kedge_transit_coder *coder = kedge_transit_coder_create();
+	struct kedge_transit_head h;
+	uint8_t cdb[16];
+
+	for (unsigned codecs = 0; codecs <= KEDGE_TRANSIT_CAN_ALL; codecs += KEDGE_TRANSIT_CAN_ALL) {
+		struct outcome o = {.data = data, .out_max = sizeof data};
+		kedge_transit_cdb_encode(at / 512, n / 512, (uint8_t)codecs, cdb);
+		peer_command(&w->p, LUN, cdb, KEDGE_TRANSIT_HEAD_BYTES + n, &o);
+		assert_int_equal(o.status, 0);
+		assert_int_equal(kedge_transit_head_decode(data, at, n, o.nr_bytes - KEDGE_TRANSIT_HEAD_BYTES, &h), 0);
+		assert_int_equal(kedge_transit_unpack(coder, &h, data + KEDGE_TRANSIT_HEAD_BYTES, out), 0);
+		if (memcmp(out, v->want + at, n) != 0)
+			fail_msg("%u bytes at %u differ as an extent (seed %u)", n, at, seed);
+	}
+	kedge_transit_coder_destroy(coder);
+}
+
 static void read_and_compare(struct wire *w, const struct volume *v, uint32_t at, uint32_t n)
 {
 	static uint8_t data[READ_MAX_BYTES];
@@ -107,6 +129,8 @@ static void read_and_compare(struct wire *w, const struct volume *v, uint32_t at
 	for (uint32_t i = 0; i < n; i++)
 		if (data[i] != v->want[at + i])
 			fail_msg("%u bytes at %u differ at %u (seed %u)", n, at, at + i, seed);
+	if (n <= KEDGE_TRANSIT_EXTENT_MAX_BYTES)
+		extent_and_compare(w, v, at, n);
 }
 
 static void test_every_read_sees_zeroes_in_free_space(void **state)

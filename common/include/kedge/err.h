@@ -26,6 +26,7 @@
 	X(SOURCE_AWAY, -10021, TRANSIENT, "the source does not answer")                     \
 	X(SOURCE_MEDIUM, -10022, PERMANENT, "the source cannot read this range")            \
 	X(SOURCE_AUTH, -10023, OPERATOR, "the source refused the login")                    \
+	X(SOURCE_DAMAGED, -10024, PERMANENT, "what arrives is not what the source sent")     \
 	X(DEST_IDENTITY, -10030, PERMANENT, "the destination is not the one of this clone") \
 	X(DEST_SIZE, -10031, OPERATOR, "the destination is too small")                      \
 	X(FAILED, -10040, PERMANENT, "the clone has failed and stopped")                    \

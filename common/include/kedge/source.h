@@ -9,7 +9,7 @@
  *
  * Rules: design/engine.md, "The source". A read whose connection was lost is replayed; it ends with
  * KEDGE_E_SOURCE_AWAY only when its own timeout_ms passed, with KEDGE_E_SOURCE_MEDIUM after 5 tries at a bad range, with
- * KEDGE_E_SOURCE_IDENTITY once another volume was found (for good: every later read too, no byte is served).
+ * KEDGE_E_SOURCE_DAMAGED when it arrived damaged so often, with KEDGE_E_SOURCE_IDENTITY once another volume was found (for good: every later read too, no byte is served).
  */
 
 #include <stdbool.h>
@@ -71,7 +71,9 @@ const char *kedge_source_state_name(enum kedge_source_state s);
 struct kedge_source_status {
 	enum kedge_source_state state;
 	uint64_t since_ns;      /* clock value of the last state change */
-	uint64_t read_bytes;    /* payload received, all sessions, since start */
+	uint64_t read_bytes;    /* of the volume, received by all sessions since start */
+	uint64_t wire_bytes;    /* what came for that, without the protocol's own bytes */
+	uint64_t nr_damaged;    /* extents that were not what the source's checksum said, and were read again */
 	uint64_t nr_reconnects;
 	unsigned nr_sessions;   /* logged in now */
 	unsigned nr_inflight;

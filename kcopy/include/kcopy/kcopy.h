@@ -15,6 +15,17 @@
 #include "kedge/name.h"
 #include "kedge/source.h"
 
+/* How what is not waited for travels. Sources that do not offer transit (others' targets, files) are read plainly all the same. */
+enum kcopy_transit_mode {
+	KCOPY_TRANSIT_AUTO,    /* as ZSTD while that is faster, else PLAIN: by measurement */
+	KCOPY_TRANSIT_PLAIN,   /* as iSCSI has it */
+	KCOPY_TRANSIT_CHECKED, /* with the source's checksum, compared before anybody gets it */
+	KCOPY_TRANSIT_ZSTD,    /* and compressed, where an extent gets smaller by it */
+};
+/* "plain", … Negative: none of them. */
+int kcopy_transit_mode_parse(const char *text);
+const char *kcopy_transit_mode_name(enum kcopy_transit_mode mode);
+
 struct kcopy_source_opts {
 	/* "iscsi://ADDR:PORT/IQN/LUN" (no user or password in it: refused), or a path of a file or block device. */
 	const char *url;
@@ -23,6 +34,7 @@ struct kcopy_source_opts {
 	const struct kedge_chap *chap; /* copied; NULL: none */
 	const char *initiator_iqn;     /* NULL: a default made from the host name */
 	unsigned nr_sessions;          /* 1 to 16; 0: the default (2) */
+	enum kcopy_transit_mode transit;
 	const char *serial;            /* the unit serial number text that must be found, of whatever form; NULL: any */
 };
 
