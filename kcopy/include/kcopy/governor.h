@@ -23,7 +23,8 @@
 #define KCOPY_LATENCY_PERCENT_DEFAULT 150u
 #define KCOPY_LATENCY_PERCENT_MIN 101u
 #define KCOPY_LATENCY_PERCENT_MAX 10000u
-#define KCOPY_FLOOR_BPS_DEFAULT (8ull << 20)
+/* Half a gigabit: a terabyte in under five hours, whatever the workload does. */
+#define KCOPY_FLOOR_BPS_DEFAULT (64ull << 20)
 
 enum kcopy_io_kind { KCOPY_IO_READ, KCOPY_IO_READ_SOURCE, KCOPY_IO_CHANGE, KCOPY_IO_FLUSH, KCOPY_NR_IO_KINDS };
 

@@ -54,6 +54,6 @@ echo "# without options: the defaults"
 rm "$work"/meta*
 "$kclone" create --source "$work/source" --dest "$work/dest" --meta "$work/meta"
 serve --no-hydrate
-is "0 8388608 150"
+is "0 67108864 150"
 stop_serve
 echo "ok: pace"
