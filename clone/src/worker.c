@@ -279,6 +279,7 @@ int cmd_worker(const struct kclone_args *a)
 		kedge_error("%s", err.msg);
 		if (!w.e) { /* nothing is under way */
 			clone_files_close(&w.files);
+			kcopy_governor_destroy(w.governor);
 			kedge_loop_destroy(w.loop);
 		}
 		return kedge_exit_of(r) == KEDGE_EXIT_USAGE ? KEDGE_EXIT_FAILED : kedge_exit_of(r);

@@ -138,7 +138,7 @@ static bool read_cached(struct tgt_cmd *cmd, uint64_t nr_bytes)
 }
 
 /* True: it is there. */
-static bool begin_read(struct tgt_cmd *cmd)
+static bool begin_read(struct tgt_cmd *cmd, bool may_be_at_once)
 {
 	struct tgt_conn *c = cmd->c;
 	uint64_t chunk = kedge_min_u64(cmd->total_bytes - cmd->sent_bytes, TGT_IO_MAX_BYTES);
@@ -146,7 +146,7 @@ static bool begin_read(struct tgt_cmd *cmd)
 	if (!cmd->buf && !tgt_server_get_buffer(c->s, cmd, (uint32_t)kedge_min_u64(cmd->total_bytes, TGT_IO_MAX_BYTES)))
 		return false; /* called again when there is one */
 	cmd->chunk_start = cmd->read_bytes = cmd->sent_bytes;
-	if (read_cached(cmd, chunk))
+	if (may_be_at_once && read_cached(cmd, chunk))
 		return true;
 	cmd->op.fn = read_cb;
 	read_part(cmd, chunk);
@@ -155,8 +155,7 @@ static bool begin_read(struct tgt_cmd *cmd)
 
 void tgt_full_read_into_buffer(struct tgt_cmd *cmd)
 {
-	if (begin_read(cmd))
-		tgt_conn_queue(cmd);
+	begin_read(cmd, false); /* its caller still holds it: queueing it now might end it */
 }
 
 bool tgt_full_read_more(struct tgt_cmd *cmd)
@@ -165,7 +164,7 @@ bool tgt_full_read_more(struct tgt_cmd *cmd)
 
 	cmd->is_cached = tgt_sendfile_can(cmd->c, cmd, cmd->disk_bytes + cmd->sent_bytes, chunk);
 	if (!cmd->is_cached)
-		return begin_read(cmd);
+		return begin_read(cmd, true);
 	cmd->read_bytes = cmd->sent_bytes + chunk;
 	return true;
 }
