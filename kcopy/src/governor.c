@@ -18,6 +18,7 @@
 #define UNIT_BYTES 65536u        /* level 0 */
 #define PIECE_BYTES 262144u      /* copies are this small while that leaves room for no more than there may be */
 #define LEVEL_MIN (-8.0)
+#define LEVEL_MIN_FLOOR 3.0      /* with the default floor or a higher one: two copies of PIECE_BYTES are always under way, pauses for a baseline aside */
 #define LEVEL_START 2.0
 #define LEVEL_BLIND 3.0          /* at most, while no baseline is known */
 #define QUIET_MS 500             /* without I/O: nobody is there */
@@ -246,6 +247,11 @@ static void step_down(struct kcopy_governor *g, uint64_t now_ns)
 	g->sink_until_ns = now_ns + SINK_MAX_MS * NS_PER_MS;
 }
 
+static double level_min(const struct kcopy_governor *g)
+{
+	return g->floor.rate_bps >= KCOPY_FLOOR_BPS_DEFAULT ? LEVEL_MIN_FLOOR : LEVEL_MIN;
+}
+
 static void judge(struct kcopy_governor *g, uint64_t now_ns, double max)
 {
 	uint64_t age_ms = (now_ns - g->window_ns) / NS_PER_MS;
@@ -270,7 +276,6 @@ static void judge(struct kcopy_governor *g, uint64_t now_ns, double max)
 		step_down(g, now_ns);
 	else if (g->window_ios && !g->window_late && g->slow < SLOW_MAX && g->budget >= 0)
 		step_up(g);
-	g->level = g->level < LEVEL_MIN ? LEVEL_MIN : g->level > max ? max : g->level;
 	begin_window(g, now_ns);
 }
 
@@ -369,6 +374,8 @@ static uint32_t by_latency(struct kcopy_governor *g, unsigned nr_max, uint32_t m
 		judge(g, now_ns, max);
 	if (!is_known(g) && g->level > LEVEL_BLIND)
 		g->level = LEVEL_BLIND;
+	g->level = g->level < level_min(g) ? level_min(g) : g->level;
+	g->level = g->level > max ? max : g->level;
 	shape(g, nr_max, max_bytes);
 	g->bound = g->is_probing ? KCOPY_BOUND_BASELINE : KCOPY_BOUND_LATENCY;
 	if (g->is_probing)

@@ -23,7 +23,7 @@ failpoints() {
 
 cluster_init
 cluster_start
-workload_create f a 64M 8 --pause-ms 5
+workload_create f a 192M 8 --pause-ms 5
 kedge workload start f
 wait_for 30 has_acks f a 20 || die "the workload commits nothing"
 

@@ -23,7 +23,7 @@
 #define KCOPY_LATENCY_PERCENT_DEFAULT 150u
 #define KCOPY_LATENCY_PERCENT_MIN 101u
 #define KCOPY_LATENCY_PERCENT_MAX 10000u
-/* Half a gigabit: a terabyte in under five hours, whatever the workload does. */
+/* Half a gigabit: a terabyte in under five hours, whatever the workload does. With this or more, 512 KiB are under way at least, however fast those go. */
 #define KCOPY_FLOOR_BPS_DEFAULT (64ull << 20)
 
 enum kcopy_io_kind { KCOPY_IO_READ, KCOPY_IO_READ_SOURCE, KCOPY_IO_CHANGE, KCOPY_IO_FLUSH, KCOPY_NR_IO_KINDS };
