@@ -491,7 +491,8 @@ bool kattach_is_settled(struct kattach *a)
 {
 	struct kiscsi_session s;
 
-	return !a->is_suspect && (!a->has_session || !kiscsi_look(a->session.sid, &s) || !s.is_up || s.local_port == a->session.local_port);
+	/* one that is down may connect at any moment and be somebody else's */
+	return !a->is_suspect && (!a->has_session || !kiscsi_look(a->session.sid, &s) || (s.is_up && s.local_port == a->session.local_port));
 }
 
 static bool is_over(const struct kattach *a)

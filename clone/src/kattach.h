@@ -84,7 +84,7 @@ void kattach_fail(struct kattach *a, const struct kedge_err *e, uint64_t now_ms)
 enum kattach_news kattach_step(struct kattach *a, uint64_t now_ms);
 /* Is the disk in use the volume expected, as far as can be known now? Looks anew. */
 bool kattach_is_sure(struct kattach *a);
-/* Has every connection that the disk in use had, up to now, been asked and found to be the volume? Looks anew. */
+/* Has every connection that the disk in use had, up to now, been asked and found to be the volume? Looks anew. No while it is down. */
 bool kattach_is_settled(struct kattach *a);
 /* Begin to end every session of the target, or go on with that, and wait for at most wait_ms; kattach_step does the rest. true: ended. It ends
  * or is wedged within KATTACH_END_MS. A login under way is waited for: iscsid goes on with it, whoever is killed. */

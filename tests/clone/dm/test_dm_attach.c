@@ -533,6 +533,34 @@ static void test_end_of_what_is_not_known_is_kept(void **state)
 	assert_true(rec.super.dm_is_led);
 }
 
+/* It may connect once more before it is logged out, and answer what is in flight. */
+static void test_end_of_a_session_that_is_away_is_kept(void **state)
+{
+	(void)state;
+	start();
+	step_until(KATTACH_UP);
+	w->s.is_up = false;
+	w->s.local_port = 0;
+	u.a.look_ms = 0;
+	step_until(KATTACH_AWAY);
+	kattach_use_end(&u, 5000);
+	assert_int_equal(u.a.state, KATTACH_ENDED);
+	kattach_use_forget(&u);
+	assert_true(rec.super.dm_is_led);
+}
+
+/* … also where nobody has noticed yet that it is down. */
+static void test_end_of_a_session_that_went_just_now_is_kept(void **state)
+{
+	(void)state;
+	start();
+	step_until(KATTACH_UP);
+	w->s.is_up = false;
+	kattach_use_end(&u, 5000);
+	kattach_use_forget(&u);
+	assert_true(rec.super.dm_is_led);
+}
+
 /* ---- to the feed ---- */
 
 static void test_leave_a_session_that_is_up(void **state)
@@ -593,6 +621,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_that_was_killed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_known_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_not_known_is_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_is_away_is_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_went_just_now_is_kept, set_up, tear_down),
 		cmocka_unit_test_setup(test_leave_a_session_that_is_up, set_up),
 		cmocka_unit_test_setup(test_leave_a_session_that_is_dead, set_up),
 		cmocka_unit_test_setup(test_leave_another_volume, set_up),
