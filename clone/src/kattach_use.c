@@ -111,6 +111,7 @@ static bool lead(struct kattach_use *u, uint64_t now_ms)
 	struct kedge_err err = {0};
 	int r = record_led(u, &err);
 
+	u->is_left = false;
 	if (r == 0)
 		r = dm_stack_lead_source(u->st, u->a.disk.number, &err);
 	if (r < 0) {
@@ -178,7 +179,8 @@ void kattach_use_start(struct kattach_use *u)
 	if (!u->is_used)
 		return;
 	u->m->is_kernel_attach = 1;
-	if (!take_over(u)) {
+	u->is_left = take_over(u);
+	if (!u->is_left) {
 		hold(u);
 		if (u->is_recalled) /* a worker verified it there: no need to wait for the next one */
 			kattach_go(&u->a);
@@ -226,7 +228,8 @@ bool kattach_use_step(struct kattach_use *u, uint64_t now_ms)
 		is_deceived = true;
 		break;
 	case KATTACH_NOTHING:
-		if (u->a.state == KATTACH_UP && !is_recorded(u, &u->a.session)) /* it has connected again, and was asked */
+		/* it has connected again, and was asked; or it was left, and perhaps its reads wait */
+		if (u->a.state == KATTACH_UP && (u->is_left || !is_recorded(u, &u->a.session)))
 			lead(u, now_ms);
 		break;
 	}

@@ -103,6 +103,14 @@ wait_for 30 "attached" is_attached
 grep -q "event SOURCE_UNWATCHED" serve.err || fail "nobody was told: $(cat serve.err)"
 cmp "$device" source || fail "it differs"
 
+say "in its old connection, and its reads wait, as a hand-over to the feed leaves it that comes no further: they go on"
+kill_kclone
+dmsetup suspend --noudevsync --noflush --nolockfs "${device##*/}.source"
+serve --no-hydrate
+is_running() { [ "$(dmsetup info -c --noheadings -o suspended "${device##*/}.source")" = Active ]; }
+wait_for 30 "reads go on" is_running
+cmp "$device" source || fail "it differs"
+
 say "the disk is somebody else's: reads wait, status says why, and nothing fails; then the clone has it"
 kill_kclone
 for name in "${device##*/}" "${device##*/}.clone" "${device##*/}.source"; do dmsetup remove --noudevsync "$name"; done

@@ -32,6 +32,7 @@ static struct {
 
 static struct {
 	char number[32]; /* what the source leads to */
+	bool is_held;
 	int lead_res, hold_res, record_res;
 } k;
 
@@ -140,6 +141,7 @@ int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err)
 	(void)st;
 	(void)err;
 	trace_add("hold");
+	k.is_held = true;
 	return 0;
 }
 
@@ -148,6 +150,7 @@ int dm_stack_hold_source_within(const struct dm_stack *st, unsigned max_ms, stru
 	(void)st;
 	(void)max_ms;
 	trace_add("hold within");
+	k.is_held = k.hold_res == 0;
 	return k.hold_res < 0 ? kedge_err_set(err, k.hold_res, KEDGE_SIDE_NONE, "it does not rest") : 0;
 }
 
@@ -158,6 +161,7 @@ int dm_stack_lead_source(const struct dm_stack *st, const char *number, struct k
 	if (k.lead_res < 0)
 		return kedge_err_set(err, k.lead_res, KEDGE_SIDE_NONE, "somebody has it");
 	strcpy(k.number, number);
+	k.is_held = false;
 	return 0;
 }
 
@@ -388,7 +392,8 @@ static void test_left_session_is_the_volume(void **state)
 	start();
 	assert_false(step_until(KATTACH_UP));
 	step();
-	assert_string_equal(trace, ""); /* nothing waited */
+	step();
+	assert_string_equal(trace, "lead"); /* once; nothing waited */
 	set_up(NULL);
 	tear_down(NULL);
 	left_by_a_driver(200, 100);
@@ -398,6 +403,29 @@ static void test_left_session_is_the_volume(void **state)
 	assert_int_equal(rec.super.dm_led_port, 200);
 	assert_string_equal(trace, "record led, lead");
 	assert_true(kattach_is_settled(&u.a) && !u.a.is_unwatched);
+}
+
+/* As by a hand-over to the feed that came no further: its reads wait until they may go on. */
+static void test_left_source_that_is_held_goes_on(void **state)
+{
+	(void)state;
+	left_by_a_driver(100, 100);
+	k.is_held = true;
+	start();
+	assert_true(k.is_held);
+	step_until(KATTACH_UP);
+	assert_false(k.is_held);
+}
+
+static void test_left_source_that_is_held_and_another_volume(void **state)
+{
+	(void)state;
+	left_by_a_driver(100, 100);
+	k.is_held = true;
+	w->epoch = 8;
+	start();
+	assert_true(step_until(KATTACH_REFUSED));
+	assert_true(k.is_held);
 }
 
 /* Connected again, gone before it was asked: the next one is asked in its place. */
@@ -612,6 +640,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_left_session_is_away_then_another_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_away_then_the_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_the_volume, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_source_that_is_held_goes_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_source_that_is_held_and_another_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_lost_before_it_was_asked, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_lost_and_waiting_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_disk_that_cannot_be_used, set_up, tear_down),
