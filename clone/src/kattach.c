@@ -265,6 +265,9 @@ static enum kattach_news attached(struct kattach *a, uint64_t now)
 		a->disk = res->disk;
 		a->has_session = true;
 		a->state = KATTACH_UP;
+		if (a->is_unwatched)
+			kedge_warn("event SOURCE_UNWATCHED: the iSCSI session to %s that was left is gone, or has connected again while no driver "
+				   "looked: who answered there cannot be asked", a->target.url.iqn);
 		a->is_suspect = a->is_unwatched = false;
 		return KATTACH_NEW_DISK;
 	}
@@ -439,9 +442,10 @@ void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const 
 	a->state = KATTACH_AWAY;
 }
 
-void kattach_suspect(struct kattach *a)
+void kattach_suspect(struct kattach *a, bool is_known)
 {
 	a->is_suspect = true;
+	a->is_unwatched = !is_known;
 }
 
 void kattach_used(struct kattach *a)

@@ -73,8 +73,9 @@ int kattach_aim(struct kattach *a, const char *url, const char *chap_file, struc
 void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const struct kiscsi_disk *d, bool is_known);
 /* Waits for the answer: KATTACH_DECEIVED, or NOTHING when it is the volume, or when there is nobody to ask (kattach_is_settled). */
 enum kattach_news kattach_ask(struct kattach *a);
-/* The session that an earlier driver left is gone: whoever answers now may have answered there. */
-void kattach_suspect(struct kattach *a);
+/* The session that an earlier driver left is not below the clone any more, or is gone: whoever answers now may have answered there. is_known: as
+ * above. */
+void kattach_suspect(struct kattach *a, bool is_known);
 /* The source is there: log in. A session that is up is kept. */
 void kattach_go(struct kattach *a);
 /* After KATTACH_NEW_DISK: it is used; or it cannot be, although it is the volume: look again after a while. */

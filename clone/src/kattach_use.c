@@ -64,6 +64,18 @@ static bool is_recorded(const struct kattach_use *u, const struct kiscsi_session
 	return s->dm_is_led && c->sid == s->dm_led_sid && c->local_port == s->dm_led_port;
 }
 
+/* Somebody took the devices away, and the connection that was asked is still there. */
+static bool is_still_connected(const struct kattach_use *u)
+{
+	struct kiscsi_session s[LEFT_MAX];
+	unsigned nr = kiscsi_sessions(u->a.target.url.iqn, u->a.target.initiator, s, LEFT_MAX);
+	bool is_there = false;
+
+	for (unsigned i = 0; i < nr && i < LEFT_MAX; i++)
+		is_there = is_there || (s[i].is_up && is_recorded(u, &s[i]));
+	return is_there;
+}
+
 static int record_led(struct kattach_use *u, struct kedge_err *err)
 {
 	struct uc_super *s = &u->rec->super, before = *s;
@@ -100,7 +112,7 @@ static bool take_over(struct kattach_use *u)
 		return true;
 	}
 	if (u->rec->super.dm_is_led)
-		kattach_suspect(&u->a);
+		kattach_suspect(&u->a, is_still_connected(u));
 	return false;
 }
 

@@ -130,6 +130,7 @@ wait $holder 2>/dev/null || true
 wait $reader || fail "the read that waited failed"
 cmp got <(block source 77) || fail "the read that waited got something else"
 wait_for 30 "attached" is_attached
+! grep "event SOURCE_UNWATCHED" serve.err || fail "the connection is the one that was asked"
 
 say "to the feed from a session that is dead: what it has in flight fails, and nobody waits for it"
 kill_target

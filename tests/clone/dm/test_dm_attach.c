@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "kattach_use.h"
+#include "kedge/log.h"
 #include "kedge/loop.h"
 #include "scsi_id.h"
 #include "trace.h"
@@ -34,7 +35,20 @@ static struct {
 	char number[32]; /* what the source leads to */
 	bool is_held;
 	int lead_res, hold_res, record_res;
+	unsigned nr_unwatched; /* so often that was said */
 } k;
+
+void kedge_log(enum kedge_log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)level;
+	k.nr_unwatched += strstr(fmt, "SOURCE_UNWATCHED") != NULL;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
 
 /* ---- the kernel's sessions ---- */
 
@@ -342,6 +356,42 @@ static void test_left_session_is_gone_and_another_volume_answers(void **state)
 	assert_true(step_until(KATTACH_REFUSED));
 }
 
+/* Who answered there is not known, and that is said once; nothing is where its connection is the one that was asked. */
+static void test_left_session_is_gone_and_the_volume_answers(void **state)
+{
+	(void)state;
+	left_by_a_driver(100, 100);
+	w->s.sid = 0;
+	start();
+	assert_false(step_until(KATTACH_UP));
+	assert_int_equal(k.nr_unwatched, 1);
+	assert_true(kattach_is_settled(&u.a));
+	w->s.sid = 0;
+	u.a.look_ms = 0;
+	step_until(KATTACH_LOGGING_IN);
+	step_until(KATTACH_UP);
+	assert_int_equal(k.nr_unwatched, 1);
+}
+
+static void left_without_devices(unsigned port)
+{
+	left_by_a_driver(port, 100);
+	strcpy(k.number, "");
+	start();
+	assert_false(step_until(KATTACH_UP));
+}
+
+static void test_left_session_without_devices(void **state)
+{
+	(void)state;
+	left_without_devices(100);
+	assert_int_equal(k.nr_unwatched, 0);
+	set_up(NULL);
+	tear_down(NULL);
+	left_without_devices(200);
+	assert_int_equal(k.nr_unwatched, 1);
+}
+
 /* A kernel without sd_mod, a target without the unit: no other volume was read there. */
 static void test_left_session_is_gone_and_no_unit_answers(void **state)
 {
@@ -394,6 +444,7 @@ static void test_left_session_is_the_volume(void **state)
 	step();
 	step();
 	assert_string_equal(trace, "lead"); /* once; nothing waited */
+	assert_int_equal(k.nr_unwatched, 0);
 	set_up(NULL);
 	tear_down(NULL);
 	left_by_a_driver(200, 100);
@@ -403,6 +454,7 @@ static void test_left_session_is_the_volume(void **state)
 	assert_int_equal(rec.super.dm_led_port, 200);
 	assert_string_equal(trace, "record led, lead");
 	assert_true(kattach_is_settled(&u.a) && !u.a.is_unwatched);
+	assert_int_equal(k.nr_unwatched, 1);
 }
 
 /* As by a hand-over to the feed that came no further: its reads wait until they may go on. */
@@ -636,6 +688,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_left_session_became_another_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_became_another_volume_in_its_connection, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_gone_and_another_volume_answers, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_session_is_gone_and_the_volume_answers, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_session_without_devices, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_gone_and_no_unit_answers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_away_then_another_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_away_then_the_volume, set_up, tear_down),
