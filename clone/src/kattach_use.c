@@ -2,7 +2,7 @@
 /*
  * Purpose. Joins the kernel's session (kattach.c) and the devices of the clone (dm_stack.c) for the driver.
  *
- * Owns. What the record says of the disk that the clone is led to (uc_super.dm_is_led).
+ * Owns. What the record says of the disk that the clone is led to (uc_super.dm_is_led). META.source at the end of a finished clone.
  *
  * Locks. None: the driver's thread; what the worker says comes through struct dm_share.
  *
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -221,6 +222,17 @@ static void listen_to_worker(struct kattach_use *u)
 		kattach_go(&u->a);
 }
 
+/* Of a clone that stands alone nobody has to know any more where its source was, once nothing is left there. */
+static void forget_place(const struct kattach_use *u)
+{
+	char path[UCLONE_PATH_MAX + 16];
+
+	if (!u->is_ending || u->a.state != KATTACH_ENDED || u->rec->super.state != UCLONE_HYDRATED)
+		return;
+	snprintf(path, sizeof path, "%s.source", u->rec->meta);
+	unlink(path);
+}
+
 bool kattach_use_step(struct kattach_use *u, uint64_t now_ms)
 {
 	bool is_deceived = false;
@@ -246,6 +258,7 @@ bool kattach_use_step(struct kattach_use *u, uint64_t now_ms)
 		break;
 	}
 	publish(u);
+	forget_place(u);
 	return is_deceived;
 }
 
@@ -275,6 +288,7 @@ void kattach_use_end(struct kattach_use *u, unsigned wait_ms)
 	publish(u);
 	kattach_end(&u->a, wait_ms);
 	publish(u);
+	forget_place(u);
 }
 
 void kattach_use_forget(struct kattach_use *u)

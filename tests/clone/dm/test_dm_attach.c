@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -590,6 +591,53 @@ static void test_end_waits_for_a_login_that_was_killed(void **state)
 	end_of_slow_login();
 }
 
+static bool has_place(void)
+{
+	char path[UCLONE_PATH_MAX + 16];
+
+	snprintf(path, sizeof path, "%s.source", rec.meta);
+	return access(path, F_OK) == 0;
+}
+
+static void make_place(void)
+{
+	char path[UCLONE_PATH_MAX + 16];
+
+	strcpy(rec.meta, chap_file);
+	snprintf(path, sizeof path, "%s.source", rec.meta);
+	assert_int_equal(close(creat(path, 0600)), 0);
+}
+
+/* Who starts next, of a finished clone that was killed before it had logged out, has to know of which target. */
+static void test_place_is_known_until_logged_out(void **state)
+{
+	(void)state;
+	make_place();
+	rec.super.state = UCLONE_HYDRATED;
+	begin_slow_login();
+	kattach_use_end(&u, 0);
+	step();
+	assert_true(has_place());
+	log_in();
+	step_until(KATTACH_ENDED);
+	assert_false(has_place());
+}
+
+/* A stop: the next driver logs in there. */
+static void test_place_of_a_live_clone_stays_known(void **state)
+{
+	(void)state;
+	make_place();
+	start();
+	step_until(KATTACH_UP);
+	kattach_use_end(&u, 5000);
+	assert_int_equal(u.a.state, KATTACH_ENDED);
+	assert_true(has_place());
+	rec.super.state = UCLONE_HYDRATED;
+	kattach_use_end(&u, 0);
+	assert_false(has_place());
+}
+
 static void test_end_of_what_is_known_is_forgotten(void **state)
 {
 	(void)state;
@@ -703,6 +751,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_under_way, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_after_a_login_that_failed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_that_was_killed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_place_is_known_until_logged_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_place_of_a_live_clone_stays_known, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_known_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_not_known_is_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_is_away_is_kept, set_up, tear_down),
@@ -718,6 +768,8 @@ int main(void)
 		return 1;
 	close(fd);
 	r = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(chap_file);
+	strcat(chap_file, ".source");
 	unlink(chap_file);
 	return r;
 }
