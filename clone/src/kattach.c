@@ -579,12 +579,15 @@ int kattach_open_left(struct kattach *a, const char *meta, const struct uclone_c
 	return r < 0 ? r : kattach_aim(a, url, chap_file, err);
 }
 
-void kattach_end_left(const char *meta, const struct uclone_create_opts *o)
+void kattach_end_left(const char *meta, const struct uclone_create_opts *o, bool is_killed)
 {
 	struct kedge_err err = {0};
+	struct kiscsi_session s;
 	struct kattach a;
 	int r = kattach_open_left(&a, meta, o, &err);
 
+	if (r == 0 && is_killed && !kiscsi_sessions(a.target.url.iqn, a.target.initiator, &s, 1))
+		a.login_end_ms = now_ms() + LOGIN_MS;
 	if (r == 0)
 		kattach_end(&a, KATTACH_END_MS);
 	else if (r != -ENOENT)

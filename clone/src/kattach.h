@@ -95,7 +95,8 @@ void kattach_fini(struct kattach *a);
 
 /* The same target as the worker's of last time. -ENOENT: that was none. kattach_fini in any case. */
 int kattach_open_left(struct kattach *a, const char *meta, const struct uclone_create_opts *o, struct kedge_err *err);
-/* kattach_end for a clone that needs no source: what a driver that was killed left. A session that does not end is said. */
-void kattach_end_left(const char *meta, const struct uclone_create_opts *o);
+/* kattach_end for a clone that needs no source: what a driver that was killed left. A session that does not end is said. is_killed: perhaps at a
+ * login, and where there is no session yet, iscsid may be about to have one. */
+void kattach_end_left(const char *meta, const struct uclone_create_opts *o, bool is_killed);
 
 #endif

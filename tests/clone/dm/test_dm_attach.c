@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kattach_use.h"
@@ -29,6 +30,7 @@ static struct {
 	uint64_t epoch;          /* of the volume that answers */
 	bool has_no_unit, is_login_slow, is_login_refused;
 	bool is_logging_in; /* the task's word */
+	unsigned nr_looks;
 	unsigned last_sid;
 } *w;
 
@@ -57,6 +59,7 @@ unsigned kiscsi_sessions(const char *iqn, const char *initiator, struct kiscsi_s
 {
 	(void)iqn;
 	(void)initiator;
+	w->nr_looks++;
 	if (w->s.sid && nr_max)
 		sessions[0] = w->s;
 	return w->s.sid != 0;
@@ -591,6 +594,37 @@ static void test_end_waits_for_a_login_that_was_killed(void **state)
 	end_of_slow_login();
 }
 
+/* Somebody else's process, as iscsid is: its login goes on when that is waited for, or after a while. */
+static pid_t log_in_elsewhere(void)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	for (unsigned i = 0; i < STEPS_MAX && w->nr_looks < 5; i++)
+		usleep(1000);
+	log_in();
+	_exit(0);
+}
+
+static void test_end_left_waits_for_a_login_under_way(void **state)
+{
+	pid_t pid = log_in_elsewhere();
+
+	(void)state;
+	assert_true(pid > 0);
+	kattach_end_left("", &rec.super.opts, true);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(w->s.sid, 0);
+}
+
+static void test_end_left_asks_once_where_nobody_logs_in(void **state)
+{
+	(void)state;
+	kattach_end_left("", &rec.super.opts, false);
+	assert_in_range(w->nr_looks, 1, 2);
+}
+
 static bool has_place(void)
 {
 	char path[UCLONE_PATH_MAX + 16];
@@ -751,6 +785,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_under_way, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_after_a_login_that_failed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_that_was_killed, set_up, tear_down),
+		cmocka_unit_test_setup(test_end_left_waits_for_a_login_under_way, set_up),
+		cmocka_unit_test_setup(test_end_left_asks_once_where_nobody_logs_in, set_up),
 		cmocka_unit_test_setup_teardown(test_place_is_known_until_logged_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_place_of_a_live_clone_stays_known, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_known_is_forgotten, set_up, tear_down),
