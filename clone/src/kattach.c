@@ -383,8 +383,19 @@ static enum kattach_news task_ended(struct kattach *a, enum kattach_task task, u
 	return task == KTASK_CHECK ? checked(a, now) : attached(a, now);
 }
 
+/* A logout may take its time, and the session connect anew before it: nobody asks who that is. One on its way out has no port. */
+static void look_for_reconnect(struct kattach *a)
+{
+	struct kiscsi_session s;
+
+	if (a->has_session && kiscsi_look(a->session.sid, &s) && s.is_up && s.local_port && s.local_port != a->session.local_port)
+		a->is_suspect = true;
+}
+
 enum kattach_news kattach_step(struct kattach *a, uint64_t now)
 {
+	if (a->state == KATTACH_ENDING)
+		look_for_reconnect(a);
 	if (a->task != KTASK_NONE) {
 		enum kattach_task task = a->task;
 		if (look_at_task(a, now) == TASK_ENDED)

@@ -293,7 +293,7 @@ void kattach_use_end(struct kattach_use *u, unsigned wait_ms)
 
 void kattach_use_forget(struct kattach_use *u)
 {
-	if (u->is_used && u->is_ending && u->is_settled)
+	if (u->is_used && u->is_ending && u->is_settled && !u->a.is_suspect)
 		forget(&u->rec->super);
 }
 

@@ -28,7 +28,7 @@
 static struct {
 	struct kiscsi_session s; /* sid 0: there is none */
 	uint64_t epoch;          /* of the volume that answers */
-	bool has_no_unit, is_login_slow, is_login_refused;
+	bool has_no_unit, is_login_slow, is_login_refused, is_logout_slow;
 	bool is_logging_in; /* the task's word */
 	unsigned nr_looks;
 	unsigned last_sid;
@@ -114,6 +114,8 @@ int kiscsi_login(const struct kiscsi_target *t, const struct kedge_chap *chap, s
 int kiscsi_logout(unsigned sid, struct kedge_err *err)
 {
 	(void)err;
+	for (unsigned i = 0; i < STEPS_MAX && w->is_logout_slow; i++)
+		usleep(1000);
 	if (w->s.sid == sid)
 		w->s.sid = 0;
 	return 0;
@@ -711,6 +713,26 @@ static void test_end_of_a_session_that_is_away_is_kept(void **state)
 	assert_true(rec.super.dm_is_led);
 }
 
+/* … as it may while that takes its time. */
+static void test_end_of_a_session_that_connects_meanwhile_is_kept(void **state)
+{
+	(void)state;
+	start();
+	step_until(KATTACH_UP);
+	w->is_logout_slow = true;
+	kattach_use_end(&u, 0);
+	step();
+	w->s.local_port = 0; /* on its way out */
+	step();
+	assert_false(u.a.is_suspect);
+	w->s.local_port = 501;
+	step();
+	w->is_logout_slow = false;
+	step_until(KATTACH_ENDED);
+	kattach_use_forget(&u);
+	assert_true(rec.super.dm_is_led);
+}
+
 /* … also where nobody has noticed yet that it is down. */
 static void test_end_of_a_session_that_went_just_now_is_kept(void **state)
 {
@@ -792,6 +814,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_known_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_not_known_is_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_is_away_is_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_connects_meanwhile_is_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_went_just_now_is_kept, set_up, tear_down),
 		cmocka_unit_test_setup(test_leave_a_session_that_is_up, set_up),
 		cmocka_unit_test_setup(test_leave_a_session_that_is_dead, set_up),
