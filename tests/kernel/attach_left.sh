@@ -44,6 +44,25 @@ is_deceived() {
 	no_device || fail "it still serves"
 }
 
+is_led() { [ $(($(flags) & 128)) = 128 ]; }
+
+say "a stop while the session is away: it may connect until it is logged out, and so the next driver asks; a stop while it is up leaves nothing to ask"
+begin --no-hydrate
+kill_target
+wait_for 30 "the session is missed" is_field .kernel.source.state away
+stop_serve
+no_sessions || fail "sessions are left: $(sids)"
+is_led || fail "the record says $(flags): nobody would ask"
+start_target
+serve --no-hydrate
+wait_for 30 "attached" is_attached
+grep -q "event SOURCE_UNWATCHED" serve.err || fail "nobody was told: $(cat serve.err)"
+cmp "$device" source || fail "it differs"
+stop_serve
+! is_led || fail "the record says $(flags)"
+stop_target
+nothing_left
+
 say "the driver dies, the kernel finds another volume, the next driver looks: never trusted again"
 begin --no-hydrate
 kill -STOP "$serve_pid" # who would start the next one at once
