@@ -145,7 +145,7 @@ static int start_live(struct driver *d, struct kedge_err *err)
 		return r;
 	kattach_use_start(&d->use);
 	if (!is_kernel && s->dm_is_kernel_attach) /* the feed has taken over from a disk that nobody needs now */
-		kattach_end_left(d->rec.meta, &s->opts);
+		kattach_end_left(d->rec.meta, &s->opts, false);
 	s->dm_is_kernel_attach = is_kernel;
 	if (!(d->a->head_start_bytes || d->a->head_start_ms) || !dm_mark_is_possible(&d->st))
 		return driver_go_live(d, err);

@@ -131,7 +131,7 @@ static int end_deceived(const char *meta, const struct uc_super *s, struct kedge
 	if (r == 0 && i.nr_open)
 		r = kedge_err_set(err, KEDGE_E_STILL_OPEN, KEDGE_SIDE_NONE, "/dev/mapper/%s is open or mounted: close it first", top);
 	if (r == 0)
-		kattach_end_left(meta, &s->opts);
+		kattach_end_left(meta, &s->opts, !s->is_clean);
 	return r;
 }
 
@@ -142,7 +142,7 @@ static int take_down(const char *meta, const struct uc_super *s, struct kedge_er
 	if (r == 0)
 		r = dm_stack_remove(&s->opts.migration, meta, s->opts.dest_path, err);
 	if (r == 0 && !s->dm_was_deceived)
-		kattach_end_left(meta, &s->opts);
+		kattach_end_left(meta, &s->opts, false); /* closed cleanly, or never handed out */
 	return r;
 }
 

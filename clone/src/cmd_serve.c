@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dest_use.h"
 #include "dm_top.h"
 #include "kattach_use.h"
 #include "kclone.h"
@@ -38,6 +39,8 @@ static int look(const char *meta, bool is_top, struct clone_files *ret_files, st
 			r = dm_top_remove_left(meta, ret_super, err);
 		if (r == 0)
 			r = clone_files_open_dest(ret_files, err);
+		if (r == 0)
+			r = dest_use_check(ret_super, err);
 		clone_files_close_disks(ret_files);
 		if (r < 0)
 			clone_files_close(ret_files);
@@ -66,6 +69,8 @@ static int look_kernel(const char *meta, const char *source_attach, struct clone
 			r = dm_probe(err);
 		if (r == 0 && rec.super.state != UCLONE_HYDRATED && dm_record_is_kernel_attach(&rec.super, source_attach))
 			r = kattach_check(&rec.super.opts, err);
+		if (r == 0)
+			r = dest_use_check(&rec.super, err);
 	}
 	if (r < 0)
 		clone_files_close(ret_files);

@@ -265,6 +265,9 @@ static enum kattach_news attached(struct kattach *a, uint64_t now)
 		a->disk = res->disk;
 		a->has_session = true;
 		a->state = KATTACH_UP;
+		if (a->is_unwatched)
+			kedge_warn("event SOURCE_UNWATCHED: the iSCSI session to %s that was left is gone, or has connected again while no driver "
+				   "looked: who answered there cannot be asked", a->target.url.iqn);
 		a->is_suspect = a->is_unwatched = false;
 		return KATTACH_NEW_DISK;
 	}
@@ -380,8 +383,19 @@ static enum kattach_news task_ended(struct kattach *a, enum kattach_task task, u
 	return task == KTASK_CHECK ? checked(a, now) : attached(a, now);
 }
 
+/* A logout may take its time, and the session connect anew before it: nobody asks who that is. One on its way out has no port. */
+static void look_for_reconnect(struct kattach *a)
+{
+	struct kiscsi_session s;
+
+	if (a->has_session && kiscsi_look(a->session.sid, &s) && s.is_up && s.local_port && s.local_port != a->session.local_port)
+		a->is_suspect = true;
+}
+
 enum kattach_news kattach_step(struct kattach *a, uint64_t now)
 {
+	if (a->state == KATTACH_ENDING)
+		look_for_reconnect(a);
 	if (a->task != KTASK_NONE) {
 		enum kattach_task task = a->task;
 		if (look_at_task(a, now) == TASK_ENDED)
@@ -439,9 +453,10 @@ void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const 
 	a->state = KATTACH_AWAY;
 }
 
-void kattach_suspect(struct kattach *a)
+void kattach_suspect(struct kattach *a, bool is_known)
 {
 	a->is_suspect = true;
+	a->is_unwatched = !is_known;
 }
 
 void kattach_used(struct kattach *a)
@@ -491,7 +506,8 @@ bool kattach_is_settled(struct kattach *a)
 {
 	struct kiscsi_session s;
 
-	return !a->is_suspect && (!a->has_session || !kiscsi_look(a->session.sid, &s) || !s.is_up || s.local_port == a->session.local_port);
+	/* one that is down may connect at any moment and be somebody else's */
+	return !a->is_suspect && (!a->has_session || !kiscsi_look(a->session.sid, &s) || (s.is_up && s.local_port == a->session.local_port));
 }
 
 static bool is_over(const struct kattach *a)
@@ -574,12 +590,15 @@ int kattach_open_left(struct kattach *a, const char *meta, const struct uclone_c
 	return r < 0 ? r : kattach_aim(a, url, chap_file, err);
 }
 
-void kattach_end_left(const char *meta, const struct uclone_create_opts *o)
+void kattach_end_left(const char *meta, const struct uclone_create_opts *o, bool is_killed)
 {
 	struct kedge_err err = {0};
+	struct kiscsi_session s;
 	struct kattach a;
 	int r = kattach_open_left(&a, meta, o, &err);
 
+	if (r == 0 && is_killed && !kiscsi_sessions(a.target.url.iqn, a.target.initiator, &s, 1))
+		a.login_end_ms = now_ms() + LOGIN_MS;
 	if (r == 0)
 		kattach_end(&a, KATTACH_END_MS);
 	else if (r != -ENOENT)

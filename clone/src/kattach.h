@@ -73,8 +73,9 @@ int kattach_aim(struct kattach *a, const char *url, const char *chap_file, struc
 void kattach_take_over(struct kattach *a, const struct kiscsi_session *s, const struct kiscsi_disk *d, bool is_known);
 /* Waits for the answer: KATTACH_DECEIVED, or NOTHING when it is the volume, or when there is nobody to ask (kattach_is_settled). */
 enum kattach_news kattach_ask(struct kattach *a);
-/* The session that an earlier driver left is gone: whoever answers now may have answered there. */
-void kattach_suspect(struct kattach *a);
+/* The session that an earlier driver left is not below the clone any more, or is gone: whoever answers now may have answered there. is_known: as
+ * above. */
+void kattach_suspect(struct kattach *a, bool is_known);
 /* The source is there: log in. A session that is up is kept. */
 void kattach_go(struct kattach *a);
 /* After KATTACH_NEW_DISK: it is used; or it cannot be, although it is the volume: look again after a while. */
@@ -84,7 +85,7 @@ void kattach_fail(struct kattach *a, const struct kedge_err *e, uint64_t now_ms)
 enum kattach_news kattach_step(struct kattach *a, uint64_t now_ms);
 /* Is the disk in use the volume expected, as far as can be known now? Looks anew. */
 bool kattach_is_sure(struct kattach *a);
-/* Has every connection that the disk in use had, up to now, been asked and found to be the volume? Looks anew. */
+/* Has every connection that the disk in use had, up to now, been asked and found to be the volume? Looks anew. No while it is down. */
 bool kattach_is_settled(struct kattach *a);
 /* Begin to end every session of the target, or go on with that, and wait for at most wait_ms; kattach_step does the rest. true: ended. It ends
  * or is wedged within KATTACH_END_MS. A login under way is waited for: iscsid goes on with it, whoever is killed. */
@@ -94,7 +95,8 @@ void kattach_fini(struct kattach *a);
 
 /* The same target as the worker's of last time. -ENOENT: that was none. kattach_fini in any case. */
 int kattach_open_left(struct kattach *a, const char *meta, const struct uclone_create_opts *o, struct kedge_err *err);
-/* kattach_end for a clone that needs no source: what a driver that was killed left. A session that does not end is said. */
-void kattach_end_left(const char *meta, const struct uclone_create_opts *o);
+/* kattach_end for a clone that needs no source: what a driver that was killed left. A session that does not end is said. is_killed: perhaps at a
+ * login, and where there is no session yet, iscsid may be about to have one. */
+void kattach_end_left(const char *meta, const struct uclone_create_opts *o, bool is_killed);
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * Purpose. Joins the kernel's session (kattach.c) and the devices of the clone (dm_stack.c) for the driver.
  *
- * Owns. What the record says of the disk that the clone is led to (uc_super.dm_is_led).
+ * Owns. What the record says of the disk that the clone is led to (uc_super.dm_is_led). META.source at the end of a finished clone.
  *
  * Locks. None: the driver's thread; what the worker says comes through struct dm_share.
  *
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "kedge/file.h"
 #include "kedge/log.h"
@@ -64,6 +65,18 @@ static bool is_recorded(const struct kattach_use *u, const struct kiscsi_session
 	return s->dm_is_led && c->sid == s->dm_led_sid && c->local_port == s->dm_led_port;
 }
 
+/* Somebody took the devices away, and the connection that was asked is still there. */
+static bool is_still_connected(const struct kattach_use *u)
+{
+	struct kiscsi_session s[LEFT_MAX];
+	unsigned nr = kiscsi_sessions(u->a.target.url.iqn, u->a.target.initiator, s, LEFT_MAX);
+	bool is_there = false;
+
+	for (unsigned i = 0; i < nr && i < LEFT_MAX; i++)
+		is_there = is_there || (s[i].is_up && is_recorded(u, &s[i]));
+	return is_there;
+}
+
 static int record_led(struct kattach_use *u, struct kedge_err *err)
 {
 	struct uc_super *s = &u->rec->super, before = *s;
@@ -100,7 +113,7 @@ static bool take_over(struct kattach_use *u)
 		return true;
 	}
 	if (u->rec->super.dm_is_led)
-		kattach_suspect(&u->a);
+		kattach_suspect(&u->a, is_still_connected(u));
 	return false;
 }
 
@@ -111,6 +124,7 @@ static bool lead(struct kattach_use *u, uint64_t now_ms)
 	struct kedge_err err = {0};
 	int r = record_led(u, &err);
 
+	u->is_left = false;
 	if (r == 0)
 		r = dm_stack_lead_source(u->st, u->a.disk.number, &err);
 	if (r < 0) {
@@ -178,7 +192,8 @@ void kattach_use_start(struct kattach_use *u)
 	if (!u->is_used)
 		return;
 	u->m->is_kernel_attach = 1;
-	if (!take_over(u)) {
+	u->is_left = take_over(u);
+	if (!u->is_left) {
 		hold(u);
 		if (u->is_recalled) /* a worker verified it there: no need to wait for the next one */
 			kattach_go(&u->a);
@@ -207,6 +222,17 @@ static void listen_to_worker(struct kattach_use *u)
 		kattach_go(&u->a);
 }
 
+/* Of a clone that stands alone nobody has to know any more where its source was, once nothing is left there. */
+static void forget_place(const struct kattach_use *u)
+{
+	char path[UCLONE_PATH_MAX + 16];
+
+	if (!u->is_ending || u->a.state != KATTACH_ENDED || u->rec->super.state != UCLONE_HYDRATED)
+		return;
+	snprintf(path, sizeof path, "%s.source", u->rec->meta);
+	unlink(path);
+}
+
 bool kattach_use_step(struct kattach_use *u, uint64_t now_ms)
 {
 	bool is_deceived = false;
@@ -226,11 +252,13 @@ bool kattach_use_step(struct kattach_use *u, uint64_t now_ms)
 		is_deceived = true;
 		break;
 	case KATTACH_NOTHING:
-		if (u->a.state == KATTACH_UP && !is_recorded(u, &u->a.session)) /* it has connected again, and was asked */
+		/* it has connected again, and was asked; or it was left, and perhaps its reads wait */
+		if (u->a.state == KATTACH_UP && (u->is_left || !is_recorded(u, &u->a.session)))
 			lead(u, now_ms);
 		break;
 	}
 	publish(u);
+	forget_place(u);
 	return is_deceived;
 }
 
@@ -260,11 +288,12 @@ void kattach_use_end(struct kattach_use *u, unsigned wait_ms)
 	publish(u);
 	kattach_end(&u->a, wait_ms);
 	publish(u);
+	forget_place(u);
 }
 
 void kattach_use_forget(struct kattach_use *u)
 {
-	if (u->is_used && u->is_ending && u->is_settled)
+	if (u->is_used && u->is_ending && u->is_settled && !u->a.is_suspect)
 		forget(&u->rec->super);
 }
 

@@ -12,6 +12,7 @@
 struct kattach_use {
 	bool is_used, is_proven, is_recalled, is_ending;
 	bool is_settled; /* is_ending: as it was when the end began */
+	bool is_left;    /* taken over, and not led there anew: the source may be suspended */
 	struct kattach a;
 	struct dm_record *rec; /* the caller's */
 	struct dm_stack *st; /* likewise */

@@ -43,7 +43,8 @@ static void finish_closed_cb(void *arg)
 	w->source = NULL;
 	w->is_source_closing = false;
 	snprintf(path, sizeof path, "%s.source", w->args->meta);
-	unlink(path);
+	if (!w->share || !w->share->dm.is_kernel_attach) /* that one goes when its session has (kattach_use.c) */
+		unlink(path);
 	kedge_info("hydrated: the clone stands alone");
 	worker_stand_alone(w, alone_cb);
 }

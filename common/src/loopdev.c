@@ -63,8 +63,7 @@ bool kedge_loopdev_is_of(const char *device, const char *path)
 	return strncmp(device, "/dev/loop", 9) == 0 && is_backed_by(device + 5, path);
 }
 
-/* The next device of path behind the number *after; false at the end. */
-static bool next_of(const char *path, unsigned long *after, char ret_device[KEDGE_LOOPDEV_MAX])
+bool kedge_loopdev_next(const char *path, unsigned long *after, char ret_device[KEDGE_LOOPDEV_MAX])
 {
 	unsigned long best = 0, nr;
 	struct dirent *e;
@@ -92,7 +91,7 @@ int kedge_loopdev_find(const char *path, char ret_device[KEDGE_LOOPDEV_MAX])
 {
 	unsigned long after = 0;
 
-	return next_of(path, &after, ret_device) ? 0 : -ENOENT;
+	return kedge_loopdev_next(path, &after, ret_device) ? 0 : -ENOENT;
 }
 
 /* ---- attach ---- */
@@ -208,7 +207,7 @@ int kedge_loopdev_detach(const char *path, unsigned timeout_ms, struct kedge_err
 	char device[KEDGE_LOOPDEV_MAX];
 	unsigned long after = 0;
 
-	while (next_of(path, &after, device)) {
+	while (kedge_loopdev_next(path, &after, device)) {
 		int res = let_go(device, path);
 		while (res == -EBUSY && kedge_clock_ns() < deadline) {
 			nanosleep(&nap, NULL);
@@ -230,7 +229,7 @@ unsigned kedge_loopdev_abandon(const char *path)
 	unsigned long after = 0;
 	unsigned n = 0;
 
-	while (next_of(path, &after, device)) {
+	while (kedge_loopdev_next(path, &after, device)) {
 		int fd = pin(device, path);
 		if (fd >= 0 && ioctl(fd, LOOP_CLR_FD) == 0)
 			n++;

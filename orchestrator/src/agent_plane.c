@@ -35,7 +35,7 @@
 #define STATUS_TIMEOUT_MS 2000
 #define ATTACH_TIMEOUT_MS 10000
 #define STOP_TIMEOUT_MS 10000
-#define ABORT_TIMEOUT_MS 120000 /* a logout of the kernel's initiator may take most of it */
+#define ABORT_TIMEOUT_MS 140000 /* the end of the kernel's initiator takes up to 130 s, login under way and logouts */
 #define LISTEN_TIMEOUT_MS 10000
 #define POLL_MS 5
 

@@ -65,6 +65,7 @@ cp source want
 dd if=source of=want bs=4k seek=900 skip=1 count=1 conv=notrunc status=none
 finish_clone
 no_sessions || fail "finish did not log out"
+[ ! -e meta.source ] || fail "META.source is left"
 [ "$(dmsetup table "${device##*/}" | awk '{print $3}')" = linear ] || fail "no plain linear: $(dmsetup table)"
 [ "$(dmsetup ls | grep -c kedge)" = 1 ] || fail "devices are left: $(dmsetup ls)"
 is_field .kernel.source.state ended || fail "status: $(field .kernel)"

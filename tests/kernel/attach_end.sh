@@ -86,12 +86,14 @@ ask finish || fail "a wedged session keeps the clone from standing alone"
 [ "$(dmsetup table "${device##*/}" | awk '{print $3}')" = linear ] || fail "no plain linear: $(dmsetup table)"
 wait_for 80 "the verdict" is_field .kernel.source.state wedged
 grep -q "SOURCE_WEDGED.*reboot" serve.err || fail "nobody was told"
+[ -e meta.source ] || fail "who starts next does not know where its session is"
 umount /usr/sbin/iscsiadm
 dmsetup resume --noudevsync stuck # in a guest there is another way out
 cmp "$device" source || fail "it differs"
 stop_serve
 serve # the next one finds the session that was left, and ends it
 wait_for 20 "logged out" no_sessions
+wait_for 10 "META.source is gone" test ! -e meta.source
 stop_serve
 dmsetup remove --noudevsync stuck
 stop_target

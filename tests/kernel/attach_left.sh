@@ -44,6 +44,25 @@ is_deceived() {
 	no_device || fail "it still serves"
 }
 
+is_led() { [ $(($(flags) & 128)) = 128 ]; }
+
+say "a stop while the session is away: it may connect until it is logged out, and so the next driver asks; a stop while it is up leaves nothing to ask"
+begin --no-hydrate
+kill_target
+wait_for 30 "the session is missed" is_field .kernel.source.state away
+stop_serve
+no_sessions || fail "sessions are left: $(sids)"
+is_led || fail "the record says $(flags): nobody would ask"
+start_target
+serve --no-hydrate
+wait_for 30 "attached" is_attached
+grep -q "event SOURCE_UNWATCHED" serve.err || fail "nobody was told: $(cat serve.err)"
+cmp "$device" source || fail "it differs"
+stop_serve
+! is_led || fail "the record says $(flags)"
+stop_target
+nothing_left
+
 say "the driver dies, the kernel finds another volume, the next driver looks: never trusted again"
 begin --no-hydrate
 kill -STOP "$serve_pid" # who would start the next one at once
@@ -103,6 +122,14 @@ wait_for 30 "attached" is_attached
 grep -q "event SOURCE_UNWATCHED" serve.err || fail "nobody was told: $(cat serve.err)"
 cmp "$device" source || fail "it differs"
 
+say "in its old connection, and its reads wait, as a hand-over to the feed leaves it that comes no further: they go on"
+kill_kclone
+dmsetup suspend --noudevsync --noflush --nolockfs "${device##*/}.source"
+serve --no-hydrate
+is_running() { [ "$(dmsetup info -c --noheadings -o suspended "${device##*/}.source")" = Active ]; }
+wait_for 30 "reads go on" is_running
+cmp "$device" source || fail "it differs"
+
 say "the disk is somebody else's: reads wait, status says why, and nothing fails; then the clone has it"
 kill_kclone
 for name in "${device##*/}" "${device##*/}.clone" "${device##*/}.source"; do dmsetup remove --noudevsync "$name"; done
@@ -122,6 +149,7 @@ wait $holder 2>/dev/null || true
 wait $reader || fail "the read that waited failed"
 cmp got <(block source 77) || fail "the read that waited got something else"
 wait_for 30 "attached" is_attached
+! grep "event SOURCE_UNWATCHED" serve.err || fail "the connection is the one that was asked"
 
 say "to the feed from a session that is dead: what it has in flight fails, and nobody waits for it"
 kill_target

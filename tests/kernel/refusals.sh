@@ -54,9 +54,17 @@ is_locked() { ! flock -n dest true; }
 second() { "$bin/kclone" create --source "$work/source" --dest "${1:-$work/dest}" --meta "$work/other" "${@:2}"; }
 create_clone
 second "" --engine user # before anybody serves it, nobody knows
+third() { "$bin/kclone" "$@" --meta "$work/third"; }
+third create --source "$work/source" --dest "$work/dest" --engine dm
+cp other fourth
+cp other.seen fourth.seen
+must_not_serve() { # WORDS META
+	must_fail 27 "$1" timeout 30 "$bin/kclone" serve --meta "$work/$2" --block --control "$work/control2" --no-hydrate
+}
 serve --no-hydrate
 is_locked || fail "no lock on the destination"
-must_fail 27 "in use" "$bin/kclone" serve --meta "$work/other" --block --control "$work/control2"
+must_not_serve "in use" other
+must_not_serve "in use: kedge-.*clone is over it" third
 rm -f other other.*
 must_fail 27 "in use" second "" --engine user
 [ ! -e other ] && [ ! -e other.seen ] || fail "a refused create left its metadata"
@@ -72,25 +80,38 @@ kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)') 2>/dev/null || true
 wait $serve_pid 2>/dev/null || true
 wait_for 10 "all are gone" bash -c "! pgrep -f '^kclone (worker|driver)'"
 must_fail 27 "in use: /dev/loop" second ""
+must_not_serve "in use: /dev/loop" fourth
+must_not_serve "in use: kedge-.*clone is over it" third
 serve
 is_locked || fail "no lock on the destination of a clone that is served again"
 finish_clone
 is_locked || fail "no lock after finish"
 must_fail 27 "in use" second ""
 cmp "$device" source || fail "it differs"
+say "… when it has finished, and kclone is gone"
+kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)') 2>/dev/null || true
+wait $serve_pid 2>/dev/null || true
+wait_for 10 "all are gone" bash -c "! pgrep -f '^kclone (worker|driver)'"
+must_not_serve "in use: /dev/loop" fourth
+must_not_serve "in use: kedge-.* is over it" third
+serve
+cmp "$device" source || fail "served again it differs"
 stop_serve
 ! is_locked || fail "the destination is still locked after stop"
 second "" || fail "refused after the end: $(cat "$work/err")"
-rm -f meta meta.* other other.*
+rm -f meta meta.* other other.* third third.* fourth fourth.*
 
 say "… nor on a destination that is a device: the kernel's clone claims it"
 loop=$(loop_of dest)
 DEST=$loop create_clone
+third create --source "$work/source" --dest "$loop" --engine dm
 serve --no-hydrate
 must_fail 1 "busy" second "$loop"
 kill -9 $serve_pid $(pgrep -f '^kclone (worker|driver)') 2>/dev/null || true
 wait $serve_pid 2>/dev/null || true
 must_fail 1 "busy" second "$loop"
+wait_for 10 "all are gone" bash -c "! pgrep -f '^kclone (worker|driver)'"
+must_not_serve "in use: kedge-.*clone is over it" third
 serve --no-hydrate
 stop_serve
 second "$loop" || fail "refused after the end"

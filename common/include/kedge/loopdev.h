@@ -18,6 +18,8 @@
 int kedge_loopdev_attach(const char *path, uint32_t lbs_bytes, char ret_device[KEDGE_LOOPDEV_MAX], struct kedge_err *err);
 /* One that is bound to path now. 0, or -ENOENT when there is none. */
 int kedge_loopdev_find(const char *path, char ret_device[KEDGE_LOOPDEV_MAX]);
+/* The next one, from number *after on, which is 0 at first; false at the end. */
+bool kedge_loopdev_next(const char *path, unsigned long *after, char ret_device[KEDGE_LOOPDEV_MAX]);
 /* Is this device bound to path now? By the file's name as the kernel knows it, or by device and inode. */
 bool kedge_loopdev_is_of(const char *device, const char *path);
 /* Let go every device of path and wait until all are free, at most timeout_ms. KEDGE_E_STILL_OPEN: somebody has one open, and

@@ -9,12 +9,15 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kattach_use.h"
+#include "kedge/log.h"
 #include "kedge/loop.h"
 #include "scsi_id.h"
 #include "trace.h"
@@ -25,15 +28,30 @@
 static struct {
 	struct kiscsi_session s; /* sid 0: there is none */
 	uint64_t epoch;          /* of the volume that answers */
-	bool has_no_unit, is_login_slow, is_login_refused;
+	bool has_no_unit, is_login_slow, is_login_refused, is_logout_slow;
 	bool is_logging_in; /* the task's word */
+	unsigned nr_looks;
 	unsigned last_sid;
 } *w;
 
 static struct {
 	char number[32]; /* what the source leads to */
+	bool is_held;
 	int lead_res, hold_res, record_res;
+	unsigned nr_unwatched; /* so often that was said */
 } k;
+
+void kedge_log(enum kedge_log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)level;
+	k.nr_unwatched += strstr(fmt, "SOURCE_UNWATCHED") != NULL;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
 
 /* ---- the kernel's sessions ---- */
 
@@ -41,6 +59,7 @@ unsigned kiscsi_sessions(const char *iqn, const char *initiator, struct kiscsi_s
 {
 	(void)iqn;
 	(void)initiator;
+	w->nr_looks++;
 	if (w->s.sid && nr_max)
 		sessions[0] = w->s;
 	return w->s.sid != 0;
@@ -95,6 +114,8 @@ int kiscsi_login(const struct kiscsi_target *t, const struct kedge_chap *chap, s
 int kiscsi_logout(unsigned sid, struct kedge_err *err)
 {
 	(void)err;
+	for (unsigned i = 0; i < STEPS_MAX && w->is_logout_slow; i++)
+		usleep(1000);
 	if (w->s.sid == sid)
 		w->s.sid = 0;
 	return 0;
@@ -140,6 +161,7 @@ int dm_stack_hold_source(const struct dm_stack *st, struct kedge_err *err)
 	(void)st;
 	(void)err;
 	trace_add("hold");
+	k.is_held = true;
 	return 0;
 }
 
@@ -148,6 +170,7 @@ int dm_stack_hold_source_within(const struct dm_stack *st, unsigned max_ms, stru
 	(void)st;
 	(void)max_ms;
 	trace_add("hold within");
+	k.is_held = k.hold_res == 0;
 	return k.hold_res < 0 ? kedge_err_set(err, k.hold_res, KEDGE_SIDE_NONE, "it does not rest") : 0;
 }
 
@@ -158,6 +181,7 @@ int dm_stack_lead_source(const struct dm_stack *st, const char *number, struct k
 	if (k.lead_res < 0)
 		return kedge_err_set(err, k.lead_res, KEDGE_SIDE_NONE, "somebody has it");
 	strcpy(k.number, number);
+	k.is_held = false;
 	return 0;
 }
 
@@ -338,6 +362,42 @@ static void test_left_session_is_gone_and_another_volume_answers(void **state)
 	assert_true(step_until(KATTACH_REFUSED));
 }
 
+/* Who answered there is not known, and that is said once; nothing is where its connection is the one that was asked. */
+static void test_left_session_is_gone_and_the_volume_answers(void **state)
+{
+	(void)state;
+	left_by_a_driver(100, 100);
+	w->s.sid = 0;
+	start();
+	assert_false(step_until(KATTACH_UP));
+	assert_int_equal(k.nr_unwatched, 1);
+	assert_true(kattach_is_settled(&u.a));
+	w->s.sid = 0;
+	u.a.look_ms = 0;
+	step_until(KATTACH_LOGGING_IN);
+	step_until(KATTACH_UP);
+	assert_int_equal(k.nr_unwatched, 1);
+}
+
+static void left_without_devices(unsigned port)
+{
+	left_by_a_driver(port, 100);
+	strcpy(k.number, "");
+	start();
+	assert_false(step_until(KATTACH_UP));
+}
+
+static void test_left_session_without_devices(void **state)
+{
+	(void)state;
+	left_without_devices(100);
+	assert_int_equal(k.nr_unwatched, 0);
+	set_up(NULL);
+	tear_down(NULL);
+	left_without_devices(200);
+	assert_int_equal(k.nr_unwatched, 1);
+}
+
 /* A kernel without sd_mod, a target without the unit: no other volume was read there. */
 static void test_left_session_is_gone_and_no_unit_answers(void **state)
 {
@@ -388,7 +448,9 @@ static void test_left_session_is_the_volume(void **state)
 	start();
 	assert_false(step_until(KATTACH_UP));
 	step();
-	assert_string_equal(trace, ""); /* nothing waited */
+	step();
+	assert_string_equal(trace, "lead"); /* once; nothing waited */
+	assert_int_equal(k.nr_unwatched, 0);
 	set_up(NULL);
 	tear_down(NULL);
 	left_by_a_driver(200, 100);
@@ -398,6 +460,30 @@ static void test_left_session_is_the_volume(void **state)
 	assert_int_equal(rec.super.dm_led_port, 200);
 	assert_string_equal(trace, "record led, lead");
 	assert_true(kattach_is_settled(&u.a) && !u.a.is_unwatched);
+	assert_int_equal(k.nr_unwatched, 1);
+}
+
+/* As by a hand-over to the feed that came no further: its reads wait until they may go on. */
+static void test_left_source_that_is_held_goes_on(void **state)
+{
+	(void)state;
+	left_by_a_driver(100, 100);
+	k.is_held = true;
+	start();
+	assert_true(k.is_held);
+	step_until(KATTACH_UP);
+	assert_false(k.is_held);
+}
+
+static void test_left_source_that_is_held_and_another_volume(void **state)
+{
+	(void)state;
+	left_by_a_driver(100, 100);
+	k.is_held = true;
+	w->epoch = 8;
+	start();
+	assert_true(step_until(KATTACH_REFUSED));
+	assert_true(k.is_held);
 }
 
 /* Connected again, gone before it was asked: the next one is asked in its place. */
@@ -510,6 +596,84 @@ static void test_end_waits_for_a_login_that_was_killed(void **state)
 	end_of_slow_login();
 }
 
+/* Somebody else's process, as iscsid is: its login goes on when that is waited for, or after a while. */
+static pid_t log_in_elsewhere(void)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	for (unsigned i = 0; i < STEPS_MAX && w->nr_looks < 5; i++)
+		usleep(1000);
+	log_in();
+	_exit(0);
+}
+
+static void test_end_left_waits_for_a_login_under_way(void **state)
+{
+	pid_t pid = log_in_elsewhere();
+
+	(void)state;
+	assert_true(pid > 0);
+	kattach_end_left("", &rec.super.opts, true);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(w->s.sid, 0);
+}
+
+static void test_end_left_asks_once_where_nobody_logs_in(void **state)
+{
+	(void)state;
+	kattach_end_left("", &rec.super.opts, false);
+	assert_in_range(w->nr_looks, 1, 2);
+}
+
+static bool has_place(void)
+{
+	char path[UCLONE_PATH_MAX + 16];
+
+	snprintf(path, sizeof path, "%s.source", rec.meta);
+	return access(path, F_OK) == 0;
+}
+
+static void make_place(void)
+{
+	char path[UCLONE_PATH_MAX + 16];
+
+	strcpy(rec.meta, chap_file);
+	snprintf(path, sizeof path, "%s.source", rec.meta);
+	assert_int_equal(close(creat(path, 0600)), 0);
+}
+
+/* Who starts next, of a finished clone that was killed before it had logged out, has to know of which target. */
+static void test_place_is_known_until_logged_out(void **state)
+{
+	(void)state;
+	make_place();
+	rec.super.state = UCLONE_HYDRATED;
+	begin_slow_login();
+	kattach_use_end(&u, 0);
+	step();
+	assert_true(has_place());
+	log_in();
+	step_until(KATTACH_ENDED);
+	assert_false(has_place());
+}
+
+/* A stop: the next driver logs in there. */
+static void test_place_of_a_live_clone_stays_known(void **state)
+{
+	(void)state;
+	make_place();
+	start();
+	step_until(KATTACH_UP);
+	kattach_use_end(&u, 5000);
+	assert_int_equal(u.a.state, KATTACH_ENDED);
+	assert_true(has_place());
+	rec.super.state = UCLONE_HYDRATED;
+	kattach_use_end(&u, 0);
+	assert_false(has_place());
+}
+
 static void test_end_of_what_is_known_is_forgotten(void **state)
 {
 	(void)state;
@@ -529,6 +693,54 @@ static void test_end_of_what_is_not_known_is_kept(void **state)
 	w->s.local_port = 501;
 	kattach_use_end(&u, 5000);
 	assert_int_equal(u.a.state, KATTACH_ENDED);
+	kattach_use_forget(&u);
+	assert_true(rec.super.dm_is_led);
+}
+
+/* It may connect once more before it is logged out, and answer what is in flight. */
+static void test_end_of_a_session_that_is_away_is_kept(void **state)
+{
+	(void)state;
+	start();
+	step_until(KATTACH_UP);
+	w->s.is_up = false;
+	w->s.local_port = 0;
+	u.a.look_ms = 0;
+	step_until(KATTACH_AWAY);
+	kattach_use_end(&u, 5000);
+	assert_int_equal(u.a.state, KATTACH_ENDED);
+	kattach_use_forget(&u);
+	assert_true(rec.super.dm_is_led);
+}
+
+/* … as it may while that takes its time. */
+static void test_end_of_a_session_that_connects_meanwhile_is_kept(void **state)
+{
+	(void)state;
+	start();
+	step_until(KATTACH_UP);
+	w->is_logout_slow = true;
+	kattach_use_end(&u, 0);
+	step();
+	w->s.local_port = 0; /* on its way out */
+	step();
+	assert_false(u.a.is_suspect);
+	w->s.local_port = 501;
+	step();
+	w->is_logout_slow = false;
+	step_until(KATTACH_ENDED);
+	kattach_use_forget(&u);
+	assert_true(rec.super.dm_is_led);
+}
+
+/* … also where nobody has noticed yet that it is down. */
+static void test_end_of_a_session_that_went_just_now_is_kept(void **state)
+{
+	(void)state;
+	start();
+	step_until(KATTACH_UP);
+	w->s.is_up = false;
+	kattach_use_end(&u, 5000);
 	kattach_use_forget(&u);
 	assert_true(rec.super.dm_is_led);
 }
@@ -580,10 +792,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_left_session_became_another_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_became_another_volume_in_its_connection, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_gone_and_another_volume_answers, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_session_is_gone_and_the_volume_answers, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_session_without_devices, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_gone_and_no_unit_answers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_away_then_another_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_away_then_the_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_session_is_the_volume, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_source_that_is_held_goes_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_source_that_is_held_and_another_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_lost_before_it_was_asked, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_lost_and_waiting_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_disk_that_cannot_be_used, set_up, tear_down),
@@ -591,8 +807,15 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_under_way, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_after_a_login_that_failed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_waits_for_a_login_that_was_killed, set_up, tear_down),
+		cmocka_unit_test_setup(test_end_left_waits_for_a_login_under_way, set_up),
+		cmocka_unit_test_setup(test_end_left_asks_once_where_nobody_logs_in, set_up),
+		cmocka_unit_test_setup_teardown(test_place_is_known_until_logged_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_place_of_a_live_clone_stays_known, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_known_is_forgotten, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_end_of_what_is_not_known_is_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_is_away_is_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_connects_meanwhile_is_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_of_a_session_that_went_just_now_is_kept, set_up, tear_down),
 		cmocka_unit_test_setup(test_leave_a_session_that_is_up, set_up),
 		cmocka_unit_test_setup(test_leave_a_session_that_is_dead, set_up),
 		cmocka_unit_test_setup(test_leave_another_volume, set_up),
@@ -604,6 +827,8 @@ int main(void)
 		return 1;
 	close(fd);
 	r = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(chap_file);
+	strcat(chap_file, ".source");
 	unlink(chap_file);
 	return r;
 }
