@@ -197,6 +197,7 @@ static void fill_next(struct uc_claim *c)
 			.start_bytes = start_bytes,
 			.nr_bytes = kedge_min_u64(stop * UC_BLOCK, seg_end) - start_bytes,
 			.fn = fill_cb,
+			.may_stay_hole = c->segs[i].is_zero,
 		};
 		if (!c->segs[i].is_zero)
 			c->io.buf = (void *)(uintptr_t)(c->buf + (start_bytes - c->claim.start_bytes));
