@@ -107,6 +107,8 @@ void worker_retry_cb(struct kedge_timer *t);
 void worker_retire_hydrator(struct worker *w);
 /* Compare every unwritten block with the source, holes as w->holes says; the result is in w->verify. */
 int worker_verify(struct worker *w, struct kedge_err *err);
+/* One has passed, and did all that is asked for now. */
+bool worker_is_compared(const struct worker *w);
 /* The command: args may hold "holes". */
 int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *err);
 void worker_set_paused(struct worker *w, bool is_paused);
