@@ -157,10 +157,11 @@ static void verified_cb(void *arg, int res, const struct kedge_err *err)
 		w->verify = VERIFY_IDLE;
 		w->is_verify_wanted = !w->is_stopping;
 	}
+	/* without its figures nobody could say later what HYDRATED rests on */
+	if (w->verify == VERIFY_PASSED && worker_compared_keep(w, &w->verify_err) < 0)
+		w->verify = VERIFY_FAILED;
 	if (w->verify == VERIFY_FAILED)
 		kedge_error("verification: %s", w->verify_err.msg);
-	if (w->verify == VERIFY_PASSED)
-		worker_compared_keep(w);
 }
 
 bool worker_is_compared(const struct worker *w)

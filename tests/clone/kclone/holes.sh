@@ -83,4 +83,18 @@ for way in "ask verify --verify-holes read" raw_verify; do
 	stop_serve
 done
 
+echo "# a comparison whose figures cannot be kept has not passed"
+serve
+rm -f "$work/meta.compared" # of a worker before
+mkdir "$work/meta.compared"
+ask verify
+is_failed() { is_field .verify.state failed; }
+wait_for 60 "the comparison has failed" is_failed
+[[ $(field .verify.error) == *"cannot be kept"* ]] || die "$(field .verify)"
+must_fail 35 "cannot be kept" "$kclone" finish --control "$work/control"
+rmdir "$work/meta.compared"
+ask verify
+wait_for 60 "compared" is_passed
+ask finish
+stop_serve
 echo "ok: $compared bytes compared, $holes agreed as holes, $sampled sampled"
