@@ -143,13 +143,13 @@ static void fill_cb(struct kedge_disk_io *io, int res)
 	fn(arg, res);
 }
 
-/* Zeroes are written too: what lies in the destination is not ours to trust. */
+/* Zeroes are written too, where the destination holds anything: what lies in it is not ours to trust. */
 static void fill_next(struct claim *k)
 {
 	const struct kedge_seg *s = &k->segs[k->next_seg++];
 
 	k->io = (struct kedge_disk_io){.op = s->is_zero ? KEDGE_DISK_ZERO : KEDGE_DISK_WRITE, .start_bytes = k->at_bytes,
-				       .nr_bytes = s->nr_bytes, .fn = fill_cb};
+				       .nr_bytes = s->nr_bytes, .fn = fill_cb, .may_stay_hole = s->is_zero};
 	if (!s->is_zero)
 		k->io.buf = (void *)(uintptr_t)(k->buf + (k->at_bytes - k->claim.start_bytes));
 	k->at_bytes += s->nr_bytes;

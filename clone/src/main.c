@@ -100,7 +100,7 @@ static const struct verb verbs[] = {
 	{"resume", "resume hydration", B(CONTROL) | B(META), 0},
 	{"rate", "limit hydration", B(CONTROL) | B(META) | B(RATE), B(RATE)},
 	{"set", "say how fast hydration may and shall be", B(CONTROL) | B(META) | B(RATE) | B(FLOOR) | B(LATENCY), 0},
-	{"verify", "compare every unwritten block with the source", B(CONTROL) | B(META) | B(VERIFY_HOLES), 0},
+	{"verify", "compare every unwritten block with the source, holes by status and samples", B(CONTROL) | B(META) | B(VERIFY_HOLES), 0},
 	{"finish", "record that the clone stands alone, close the source", B(CONTROL) | B(META) | B(TIMEOUT), 0},
 	{"abort", "give up a clone that nothing was written to", B(CONTROL) | B(META), 0},
 	{"commit", "make everything durable now", B(CONTROL) | B(META), 0},

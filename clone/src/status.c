@@ -221,8 +221,8 @@ int cmd_control(const struct kclone_args *a, const char *cmd)
 	}
 	if (a->has_rate)
 		json_object_set_new(args, "bps", json_integer((json_int_t)a->rate_bps));
-	if (strcmp(cmd, "verify") == 0 && a->verify_holes)
-		json_object_set_new(args, "holes", json_string(a->verify_holes));
+	if (strcmp(cmd, "verify") == 0)
+		json_object_set_new(args, "holes", json_string(a->verify_holes ? a->verify_holes : "status"));
 	if (a->has_floor)
 		json_object_set_new(args, "floor_bps", json_integer((json_int_t)a->floor_bps));
 	if (a->has_latency)

@@ -6,7 +6,8 @@
  * the range lock. A block that the workload wrote before that is here by then, and fill leaves it alone: under the lock, the valid
  * bit is the token. A claim that was dropped cannot be filled any more: its object is gone.
  *
- * Locks. The range lock of the claim's blocks, from fill's first write to after its bits.
+ * Locks. The range lock of the claim's blocks, from fill's first write to after its bits; of large claims, holes, part by part, so that a write
+ * of the workload does not wait for all of it. What is written between two parts has its bits before the next one is locked.
  *
  * Crash. As a foreground write: data, then bits in memory, made durable by a commit.
  */
@@ -15,6 +16,8 @@
 #include <stdlib.h>
 
 #include "uclone_int.h"
+
+#define FILL_LOCK_BYTES (64ull << 20)
 
 static struct uclone *volume_of(struct kedge_claims *c)
 {
@@ -148,6 +151,7 @@ static void fill_end(struct uc_claim *c, int res)
 }
 
 static void fill_next(struct uc_claim *c);
+static void fill_lock_part(struct uc_claim *c);
 
 static void fill_cb(struct kedge_disk_io *io, int res)
 {
@@ -173,15 +177,14 @@ static void fill_cb(struct kedge_disk_io *io, int res)
 	fill_next(c);
 }
 
-/* The next run of blocks that are still missing and of one kind (data or zeroes). */
+/* The next run of blocks in the part that are still missing and of one kind (data or zeroes). */
 static void fill_next(struct uc_claim *c)
 {
 	struct uclone *u = c->u;
-	uint64_t claim_end = c->claim.start_bytes + c->claim.nr_bytes;
 	uint64_t seg_start = c->claim.start_bytes;
 
-	for (uint32_t i = 0; i < c->nr_segs && c->at_bytes < claim_end; seg_start += c->segs[i].nr_bytes, i++) {
-		uint64_t seg_end = seg_start + c->segs[i].nr_bytes;
+	for (uint32_t i = 0; i < c->nr_segs && c->at_bytes < c->part_end_bytes; seg_start += c->segs[i].nr_bytes, i++) {
+		uint64_t seg_end = kedge_min_u64(seg_start + c->segs[i].nr_bytes, c->part_end_bytes);
 		if (c->at_bytes >= seg_end)
 			continue;
 		uint64_t b = c->at_bytes / UC_BLOCK, end = (seg_end + UC_BLOCK - 1) / UC_BLOCK;
@@ -197,6 +200,7 @@ static void fill_next(struct uc_claim *c)
 			.start_bytes = start_bytes,
 			.nr_bytes = kedge_min_u64(stop * UC_BLOCK, seg_end) - start_bytes,
 			.fn = fill_cb,
+			.may_stay_hole = c->segs[i].is_zero,
 		};
 		if (!c->segs[i].is_zero)
 			c->io.buf = (void *)(uintptr_t)(c->buf + (start_bytes - c->claim.start_bytes));
@@ -207,7 +211,12 @@ static void fill_next(struct uc_claim *c)
 		kedge_disk_submit(u->env.dest, &c->io);
 		return;
 	}
-	fill_end(c, 0);
+	if (c->part_end_bytes < c->claim.start_bytes + c->claim.nr_bytes) {
+		uc_unlock(&u->locks, &c->lock);
+		fill_lock_part(c);
+	} else {
+		fill_end(c, 0);
+	}
 }
 
 static void fill_start_cb(void *arg)
@@ -228,6 +237,17 @@ static void fill_granted(struct uc_lock *k)
 	kedge_defer_add(c->u->env.defer, &c->defer);
 }
 
+static void fill_lock_part(struct uc_claim *c)
+{
+	struct uclone *u = c->u;
+	uint64_t part_bytes = u->env.fill_lock_bytes ? u->env.fill_lock_bytes : FILL_LOCK_BYTES;
+	uint64_t first = c->at_bytes / UC_BLOCK;
+
+	c->part_end_bytes = kedge_min_u64(c->at_bytes + part_bytes, c->claim.start_bytes + c->claim.nr_bytes);
+	if (uc_lock(&u->locks, &c->lock, first, UC_MUTANT(FILL_NO_LOCK) ? first : (c->part_end_bytes + UC_BLOCK - 1) / UC_BLOCK))
+		fill_granted(&c->lock);
+}
+
 static void claims_fill(struct kedge_claims *kc, struct kedge_claim *claim, const void *buf, const struct kedge_seg *segs,
 			uint32_t nr_segs, kedge_claim_fn fn, void *arg)
 {
@@ -241,10 +261,7 @@ static void claims_fill(struct kedge_claims *kc, struct kedge_claim *claim, cons
 	c->fn = fn;
 	c->arg = arg;
 	c->lock.granted = fill_granted;
-	if (uc_lock(&c->u->locks, &c->lock, claim->start_bytes / UC_BLOCK,
-		    UC_MUTANT(FILL_NO_LOCK) ? claim->start_bytes / UC_BLOCK
-					     : (claim->start_bytes + claim->nr_bytes + UC_BLOCK - 1) / UC_BLOCK))
-		fill_granted(&c->lock);
+	fill_lock_part(c);
 }
 
 /* A disk fails in stretches, found block by block: what touches is one range. */

@@ -58,6 +58,7 @@ struct uc_claim {
 	const struct kedge_seg *segs;
 	uint32_t nr_segs;
 	uint64_t at_bytes; /* fill position */
+	uint64_t part_end_bytes; /* locked up to here */
 	struct kedge_disk_io io;
 	kedge_claim_fn fn;
 	void *arg;

@@ -488,7 +488,8 @@ static void write_data(struct uc_work *w)
 		w->disk_io.op = KEDGE_DISK_WRITE;
 		w->disk_io.buf = w->bounce ? w->bounce : io->buf;
 	} else {
-		w->disk_io.op = KEDGE_DISK_ZERO;
+		w->disk_io.op = KEDGE_DISK_ZERO; /* over what the workload wrote: nothing may stay because it is called a hole */
+		w->disk_io.may_stay_hole = UC_MUTANT(DISCARD_BY_HOLES);
 		if (UC_MUTANT(DISCARD_NO_ZERO) && io->op == UCLONE_DISCARD)
 			w->disk_io.op = KEDGE_DISK_FLUSH;
 	}

@@ -15,6 +15,7 @@ enum uc_mutant {
 	UC_MUT_ZERO_SKIP,          /* fill: trusts the destination to hold zeroes already */
 	UC_MUT_LATE_ENCODE,        /* commit: pages encoded after the flush of the destination */
 	UC_MUT_DISCARD_NO_ZERO,    /* discard: the bit without zeroing the destination */
+	UC_MUT_DISCARD_BY_HOLES,   /* discard: trusts the file system to know where it has holes */
 	UC_MUT_FILL_NO_LOCK,       /* fill: does not wait for writes */
 	UC_MUT_FLUSH_JOINS,        /* FLUSH: joins the commit that runs already */
 	UC_MUT_MERGE_DEST,         /* partial write: merges with the destination of an empty block */

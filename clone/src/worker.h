@@ -107,6 +107,8 @@ void worker_retry_cb(struct kedge_timer *t);
 void worker_retire_hydrator(struct worker *w);
 /* Compare every unwritten block with the source, holes as w->holes says; the result is in w->verify. */
 int worker_verify(struct worker *w, struct kedge_err *err);
+/* One has passed, and did all that is asked for now. */
+bool worker_is_compared(const struct worker *w);
 /* The command: args may hold "holes". */
 int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *err);
 void worker_set_paused(struct worker *w, bool is_paused);
@@ -124,8 +126,8 @@ json_t *worker_pace_status(const struct worker *w, bool is_copying, bool is_at_l
 /* worker_compared.c: META.compared */
 /* The figures of a comparison as status tells them. */
 json_t *worker_compared_json(const struct kcopy_status *s);
-/* The comparison has passed: keep its figures, for as long as the clone. */
-void worker_compared_keep(struct worker *w);
+/* The comparison has passed: keep its figures, for as long as the clone. Blocks. */
+int worker_compared_keep(const struct worker *w, struct kedge_err *err);
 /* Of a HYDRATED clone: the figures of the comparison that this rests on, when they were kept. */
 void worker_compared_recall(struct worker *w);
 

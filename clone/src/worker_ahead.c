@@ -11,8 +11,13 @@
 
 void worker_ahead_tick(struct worker *w)
 {
-	/* it writes to the destination, so it keeps still when hydration is to */
-	bool is_wanted = w->is_hydrate_wanted && !w->is_paused && !w->is_hydrated && !w->is_stopping;
+	struct kcopy_status ks = {0};
+
+	if (w->is_hydrating)
+		kcopy_hydrator_status(w->hydrator, &ks);
+	/* it writes to the destination, so it keeps still when hydration is to, or does by itself because the destination is full */
+	bool is_paused = w->is_paused || ks.state == KCOPY_PAUSED;
+	bool is_wanted = w->is_hydrate_wanted && !is_paused && !w->is_hydrated && !w->is_stopping;
 
 	if (w->e->ops->set_ahead)
 		w->e->ops->set_ahead(w->e, is_wanted ? w->args->read_around_bytes : 0);

@@ -7,15 +7,15 @@
  *
  * Locks. None: one thread.
  *
- * Crash. Written whole when a comparison has passed, before HYDRATED is recorded, and looked at only when it is. A crash in between leaves a
- * file that a next comparison replaces before the state is reached.
+ * Crash. Written whole when a comparison has passed, before HYDRATED is recorded, and looked at only when it is; where it cannot be written, the
+ * comparison has not passed. A crash in between leaves a file that a next comparison replaces before the state is reached.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kedge/file.h"
-#include "kedge/log.h"
 #include "worker.h"
 
 #define FILE_BYTES_MAX 4096
@@ -32,18 +32,20 @@ json_t *worker_compared_json(const struct kcopy_status *s)
 			 "holes", kcopy_holes_name(s->holes), "sample_seed", (json_int_t)s->sample_seed);
 }
 
-void worker_compared_keep(struct worker *w)
+int worker_compared_keep(const struct worker *w, struct kedge_err *err)
 {
 	char path[UCLONE_PATH_MAX + 16];
 	json_t *o = worker_compared_json(&w->compared);
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-	struct kedge_err err = {0};
+	int r;
 
 	path_of(w, path);
-	if (!text || kedge_file_replace(path, text, strlen(text), 0600, &err) < 0)
-		kedge_warn("a next worker will not know what was compared: %s", err.msg);
+	r = text ? kedge_file_replace(path, text, strlen(text), 0600, err) : kedge_err_set(err, -ENOMEM, KEDGE_SIDE_NONE, "no memory");
+	if (r < 0)
+		kedge_err_prefix(err, "what was compared cannot be kept");
 	free(text);
 	json_decref(o);
+	return r;
 }
 
 static uint64_t number(const json_t *o, const char *key)

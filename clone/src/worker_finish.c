@@ -89,7 +89,7 @@ void worker_finish(struct worker *w, struct control_call *call)
 	} else if (s.here_bytes != s.size_bytes || w->is_hydrating) {
 		kedge_err_set(&err, KEDGE_E_NOT_HYDRATED, KEDGE_SIDE_CONTROL, "%llu bytes are not here yet",
 			      (unsigned long long)(s.size_bytes - s.here_bytes));
-	} else if (w->verify != VERIFY_PASSED) {
+	} else if (!worker_is_compared(w)) {
 		kedge_err_set(&err, KEDGE_E_VERIFY, KEDGE_SIDE_CONTROL, "the comparison with the source has not passed: %s",
 			      w->verify == VERIFY_FAILED ? w->verify_err.msg : "run verify first");
 	}

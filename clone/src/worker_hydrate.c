@@ -151,15 +151,20 @@ static void verified_cb(void *arg, int res, const struct kedge_err *err)
 	w->verify = res == 0 ? VERIFY_PASSED : res == -ECANCELED ? VERIFY_IDLE : VERIFY_FAILED;
 	if (err)
 		w->verify_err = *err;
+	kcopy_hydrator_status(w->hydrator, &w->compared);
+	if (w->verify == VERIFY_PASSED && !worker_is_compared(w)) {
+		/* More was asked for meanwhile: once more, by the tick. That one reads everything, so no other follows. */
+		w->verify = VERIFY_IDLE;
+		w->is_verify_wanted = !w->is_stopping;
+	}
+	/* without its figures nobody could say later what HYDRATED rests on */
+	if (w->verify == VERIFY_PASSED && worker_compared_keep(w, &w->verify_err) < 0)
+		w->verify = VERIFY_FAILED;
 	if (w->verify == VERIFY_FAILED)
 		kedge_error("verification: %s", w->verify_err.msg);
-	kcopy_hydrator_status(w->hydrator, &w->compared);
-	if (w->verify == VERIFY_PASSED)
-		worker_compared_keep(w);
 }
 
-/* One that has passed is good, unless more is asked for than it did. */
-static bool is_compared(const struct worker *w)
+bool worker_is_compared(const struct worker *w)
 {
 	return w->verify == VERIFY_PASSED && (w->holes != KCOPY_HOLES_READ || w->compared.holes == KCOPY_HOLES_READ);
 }
@@ -170,7 +175,7 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 	struct uclone_status s;
 
 	w->e->ops->status(w->e, &s);
-	if (w->verify == VERIFY_RUNNING || is_compared(w))
+	if (w->verify == VERIFY_RUNNING || worker_is_compared(w))
 		return 0;
 	if (s.state != UCLONE_LIVE || !w->source || w->is_source_closing)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL, "there is no source to compare with");
@@ -198,11 +203,13 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *err)
 {
 	const json_t *holes = json_object_get(args, "holes");
+	enum kcopy_holes wanted = KCOPY_HOLES_READ; /* who knows of no choice means everything */
 
-	if (w->verify != VERIFY_RUNNING)
-		w->holes = KCOPY_HOLES_BY_STATUS;
-	if (holes && (!json_is_string(holes) || !kcopy_holes_parse(json_string_value(holes), &w->holes)))
+	if (holes && (!json_is_string(holes) || !kcopy_holes_parse(json_string_value(holes), &wanted)))
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "holes: expected status or read");
+	/* of two who wait for the same comparison the one who wants more gets it, also when it has begun (verified_cb) */
+	if (wanted == KCOPY_HOLES_READ || !(w->verify == VERIFY_RUNNING || w->is_verify_wanted))
+		w->holes = wanted;
 	return worker_verify(w, err);
 }
 

@@ -41,6 +41,7 @@ struct file_disk {
 	int fd;
 	int fine_fd; /* without O_DIRECT; -1: not needed so far */
 	bool is_direct, is_file;
+	bool knows_holes; /* a file on a file system whose word on them is good */
 	enum zero_way zero_way; /* the best one that the file system has not refused */
 	void *zeroes; /* ZERO_STEP_BYTES, made when first needed */
 };
@@ -187,14 +188,14 @@ static void zero_done_cb(void *arg)
 }
 
 /*
- * What reads as zeroes already stays as it is, hole or reservation: a sparse volume costs what it holds, not what it could. Like a hole
- * that is punched, one that is found is durable with the next flush.
+ * What nobody has written and reads as zeroes already may stay as it is, hole or reservation: a sparse volume costs what it holds, not what it
+ * could. Like a hole that is punched, one that is found is durable with the next flush.
  */
 static void step_zero(struct file_disk *f, struct kedge_disk_io *io)
 {
 	uint64_t end = io->start_bytes + io->nr_bytes;
 
-	if (f->is_file)
+	if (io->may_stay_hole && f->knows_holes)
 		io->done_bytes = kedge_file_hole_end(f->fd, io->start_bytes + io->done_bytes, end) - io->start_bytes;
 	if (io->done_bytes >= io->nr_bytes) {
 		io->defer = (struct kedge_defer){.fn = zero_done_cb, .arg = io};
@@ -278,7 +279,7 @@ static uint64_t file_hole_end(struct kedge_disk *d, uint64_t start_bytes, uint64
 {
 	const struct file_disk *f = (struct file_disk *)d;
 
-	return f->is_file ? kedge_file_hole_end(f->fd, start_bytes, end_bytes) : start_bytes;
+	return f->knows_holes ? kedge_file_hole_end(f->fd, start_bytes, end_bytes) : start_bytes;
 }
 
 static void file_close(struct kedge_disk *d)
@@ -339,6 +340,7 @@ int kedge_disk_open(struct kedge_loop *l, const char *path, unsigned flags, stru
 		goto close_fd;
 	}
 	f->is_file = fstat(f->fd, &st) == 0 && S_ISREG(st.st_mode);
+	f->knows_holes = f->is_file && kedge_file_knows_holes(f->fd);
 	*ret_disk = &f->disk;
 	return 0;
 

@@ -92,6 +92,24 @@ static struct kcopy_copy *idle_copy(struct kcopy_hydrator *h)
 	return NULL;
 }
 
+void kcopy_copy_read(struct kcopy_copy *c, kedge_source_fn fn)
+{
+	struct kcopy_hydrator *h = c->h;
+
+	kcopy_bucket_take(&h->bucket, c->nr_bytes);
+	h->issued_bytes += c->nr_bytes;
+	c->is_reading = true;
+	c->io = (struct kedge_source_io){
+		.start_bytes = c->start_bytes,
+		.nr_bytes = c->nr_bytes,
+		.buf = c->buf,
+		.prio = KEDGE_PRIO_BACKGROUND,
+		.fn = fn,
+		.arg = c,
+	};
+	h->src->ops->read(h->src, &c->io);
+}
+
 static void put_copy(struct kcopy_copy *c)
 {
 	c->is_busy = false;
@@ -175,18 +193,7 @@ static void begin_copy(struct kcopy_hydrator *h, struct kcopy_copy *c, struct ke
 		h->claims->ops->fill(h->claims, claim, NULL, c->segs, 1, filled_cb, c);
 		return;
 	}
-	kcopy_bucket_take(&h->bucket, c->nr_bytes);
-	h->issued_bytes += c->nr_bytes;
-	c->is_reading = true;
-	c->io = (struct kedge_source_io){
-		.start_bytes = c->start_bytes,
-		.nr_bytes = c->nr_bytes,
-		.buf = c->buf,
-		.prio = KEDGE_PRIO_BACKGROUND,
-		.fn = read_cb,
-		.arg = c,
-	};
-	h->src->ops->read(h->src, &c->io);
+	kcopy_copy_read(c, read_cb);
 }
 
 /* ---- the run ---- */

@@ -151,6 +151,8 @@ bool kcopy_hydrator_may_begin(struct kcopy_hydrator *h);
 /* Around each copy: what the governor knows of it. */
 void kcopy_copy_begun(struct kcopy_copy *c, uint64_t nr_bytes);
 void kcopy_copy_ended(struct kcopy_copy *c);
+/* Read it at the source; fn takes it out of issued_bytes. */
+void kcopy_copy_read(struct kcopy_copy *c, kedge_source_fn fn);
 void kcopy_hydrator_pump(struct kcopy_hydrator *h);
 void kcopy_hydrator_fail(struct kcopy_hydrator *h, int code, const struct kedge_err *err, const char *what);
 void kcopy_hydrator_event(struct kcopy_hydrator *h, const char *name, const char *text);

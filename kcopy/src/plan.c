@@ -14,9 +14,10 @@
 #include "hydrator.h"
 #include "kedge/bytes.h"
 
-/* A claim of a hole is as large as it can be without a write inside it waiting long: how long zeroing takes, the last ones say. */
+/* A claim of a hole is as large as it can be without a write inside it waiting long: how long zeroing takes, the last ones say. Not larger than this,
+ * for where holes of the destination end what it holds has to be zeroed. */
 #define HOLE_BYTES_MIN (64ull << 20)
-#define HOLE_BYTES_MAX (64ull << 30)
+#define HOLE_BYTES_MAX (4ull << 30)
 #define HOLE_QUICK_NS 10000000u
 #define HOLE_SLOW_NS 50000000u
 /* When less than this is known ahead, the source is asked for more of its extents, for as many as an answer holds. */

@@ -202,6 +202,7 @@ static void disk_step(struct sink_claim *c, enum kedge_disk_op op)
 		.nr_bytes = c->segs[c->seg].nr_bytes,
 		.buf = op == KEDGE_DISK_WRITE ? (void *)(uintptr_t)(c->buf + c->done_bytes) : NULL,
 		.fn = disk_cb,
+		.may_stay_hole = op == KEDGE_DISK_ZERO,
 	};
 	kedge_disk_submit(c->sink->disk, &c->io);
 }
@@ -231,7 +232,7 @@ static void fill_step(struct sink_claim *c)
 	uint64_t start_bytes = c->claim.start_bytes + c->done_bytes;
 
 	if (seg->is_zero && c->sink->punch_fd >= 0 &&
-	    kedge_file_hole_end(c->sink->punch_fd, start_bytes, start_bytes + seg->nr_bytes) == start_bytes + seg->nr_bytes) {
+	    kedge_disk_hole_end(c->sink->disk, start_bytes, start_bytes + seg->nr_bytes) == start_bytes + seg->nr_bytes) {
 		c->later = (struct kedge_defer){ .fn = is_hole_cb, .arg = c }; /* nothing to punch */
 		kedge_loop_defer(c->sink->loop, &c->later);
 	} else if (!seg->is_zero) {

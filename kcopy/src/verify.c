@@ -131,20 +131,8 @@ static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
 	c->own_res = c->source_res = 0;
 	kcopy_copy_begun(c, c->nr_bytes);
 	c->nr_pending = c->check == KCOPY_CHECK_OWN ? 1 : 2;
-	if (c->check != KCOPY_CHECK_OWN) {
-		h->issued_bytes += c->nr_bytes;
-		kcopy_bucket_take(&h->bucket, c->nr_bytes);
-		c->is_reading = true;
-		c->io = (struct kedge_source_io){
-			.start_bytes = c->start_bytes,
-			.nr_bytes = c->nr_bytes,
-			.buf = c->buf,
-			.prio = KEDGE_PRIO_BACKGROUND,
-			.fn = source_cb,
-			.arg = c,
-		};
-		h->src->ops->read(h->src, &c->io);
-	}
+	if (c->check != KCOPY_CHECK_OWN)
+		kcopy_copy_read(c, source_cb);
 	h->claims->ops->audit_read(h->claims, c->start_bytes, c->nr_bytes, c->own_buf, own_cb, c);
 }
 

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kedge/bytes.h"
@@ -20,6 +22,27 @@
 #include "kedge/file.h"
 
 #define SIZE (1u << 20)
+
+/* A file system that calls everything a hole, and one that nobody knows. */
+static bool is_lying, is_unknown;
+
+off_t lseek(int fd, off_t at, int whence)
+{
+	if (is_lying && whence == SEEK_DATA) {
+		errno = ENXIO;
+		return -1;
+	}
+	return syscall(SYS_lseek, fd, at, whence);
+}
+
+int fstatfs(int fd, struct statfs *st)
+{
+	int r = (int)syscall(SYS_fstatfs, fd, st);
+
+	if (is_unknown)
+		st->f_type = 0x2fc12fc1;
+	return r;
+}
 
 struct probe {
 	struct kedge_disk_io io;
@@ -35,16 +58,28 @@ static void probe_cb(struct kedge_disk_io *io, int res)
 	p->nr_calls++;
 }
 
-static int run(struct kedge_loop *l, struct kedge_disk *d, enum kedge_disk_op op, uint64_t start, uint64_t n, void *buf)
+static int run_io(struct kedge_loop *l, struct kedge_disk *d, struct kedge_disk_io io)
 {
-	struct probe p = {.io = {.op = op, .start_bytes = start, .nr_bytes = n, .buf = buf, .fn = probe_cb}};
+	struct probe p = {.io = io};
 
+	p.io.fn = probe_cb;
 	kedge_disk_submit(d, &p.io);
 	assert_int_equal(p.nr_calls, 0);
 	for (int i = 0; i < 500 && !p.nr_calls; i++)
 		kedge_loop_run_once(l, 20);
 	assert_int_equal(p.nr_calls, 1);
 	return p.res;
+}
+
+static int run(struct kedge_loop *l, struct kedge_disk *d, enum kedge_disk_op op, uint64_t start, uint64_t n, void *buf)
+{
+	return run_io(l, d, (struct kedge_disk_io){.op = op, .start_bytes = start, .nr_bytes = n, .buf = buf});
+}
+
+/* Of what nobody has written. */
+static int run_zero_empty(struct kedge_loop *l, struct kedge_disk *d, uint64_t start, uint64_t n)
+{
+	return run_io(l, d, (struct kedge_disk_io){.op = KEDGE_DISK_ZERO, .start_bytes = start, .nr_bytes = n, .may_stay_hole = true});
 }
 
 static void check_on(const char *dir)
@@ -142,8 +177,8 @@ static void check_sparse_on(const char *dir)
 	assert_int_equal(kedge_file_hole_end(fd, size - 4096, size + 4096), size - 4096); /* past the end nothing is known */
 	assert_int_equal(kedge_loop_create(64, &l, NULL), 0);
 	assert_int_equal(kedge_disk_open(l, path, 0, &d, NULL), 0);
-	assert_int_equal(run(l, d, KEDGE_DISK_ZERO, 0, size, NULL), 0);
-	assert_int_equal(run(l, d, KEDGE_DISK_ZERO, 0, 4096, NULL), 0);
+	assert_int_equal(run_zero_empty(l, d, 0, size), 0);
+	assert_int_equal(run_zero_empty(l, d, 0, 4096), 0);
 	assert_int_equal(run(l, d, KEDGE_DISK_READ, data, nr, a), 0);
 	for (uint32_t i = 0; i < nr; i++)
 		assert_int_equal(a[i], 0);
@@ -160,6 +195,51 @@ static void test_disk_zeroes_what_is_there_only(void **state)
 {
 	check_sparse_on("/var/tmp");
 	check_sparse_on("/dev/shm");
+}
+
+static void check_zeroed(struct kedge_loop *l, struct kedge_disk *d, bool may_stay_hole, char expected)
+{
+	char *a = kedge_buf_alloc(65536);
+
+	memset(a, 0x5a, 65536);
+	assert_int_equal(run(l, d, KEDGE_DISK_WRITE, 0, 65536, a), 0);
+	is_lying = true;
+	assert_int_equal(may_stay_hole ? run_zero_empty(l, d, 0, 65536) : run(l, d, KEDGE_DISK_ZERO, 0, 65536, NULL), 0);
+	is_lying = false;
+	assert_int_equal(run(l, d, KEDGE_DISK_READ, 0, 65536, a), 0);
+	for (uint32_t i = 0; i < 65536; i++)
+		assert_int_equal(a[i], expected);
+	kedge_buf_free(a);
+}
+
+/* The file system calls what was written a hole: what may have been written is zeroed all the same, and on a file system that nobody knows
+ * everything is. On one that is known its word is taken, where it may be. */
+static void test_disk_zeroes_what_was_written_whatever_is_called_a_hole(void **state)
+{
+	char path[] = "/var/tmp/kedge-disk-XXXXXX";
+	int fd = mkstemp(path);
+	struct kedge_loop *l;
+	struct kedge_disk *d;
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 65536), 0);
+	assert_int_equal(kedge_loop_create(64, &l, NULL), 0);
+	assert_int_equal(kedge_disk_open(l, path, 0, &d, NULL), 0);
+	check_zeroed(l, d, false, 0);
+	check_zeroed(l, d, true, 0x5a);
+	is_lying = true;
+	assert_int_equal(kedge_disk_hole_end(d, 0, 65536), 65536);
+	is_lying = false;
+	kedge_disk_close(d);
+	is_unknown = true;
+	assert_int_equal(kedge_disk_open(l, path, 0, &d, NULL), 0);
+	check_zeroed(l, d, true, 0);
+	assert_int_equal(kedge_disk_hole_end(d, 0, 65536), 0); /* though it is one, now */
+	is_unknown = false;
+	kedge_disk_close(d);
+	kedge_loop_destroy(l);
+	close(fd);
+	unlink(path);
 }
 
 static void test_disk_refuses_what_it_cannot_be(void **state)
@@ -191,6 +271,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_disk_on_a_file_system),
 		cmocka_unit_test(test_disk_on_tmpfs),
 		cmocka_unit_test(test_disk_zeroes_what_is_there_only),
+		cmocka_unit_test(test_disk_zeroes_what_was_written_whatever_is_called_a_hole),
 		cmocka_unit_test(test_disk_refuses_what_it_cannot_be),
 		cmocka_unit_test(test_disk_on_the_directory_given),
 	};

@@ -81,6 +81,8 @@ struct uclone_env {
 	/* Each I/O that went well, right before its callback: how long it took in here. May be NULL. */
 	void (*io_fn)(void *arg, enum uclone_io_kind kind, uint64_t took_ns);
 	void *io_arg;
+	/* A fill holds off the workload from so much at a time, whole blocks; 0: 64 MiB. */
+	uint64_t fill_lock_bytes;
 };
 
 /* Reads, checks, never formats. The source is attached later. Errors by KEDGE_E_META_*, KEDGE_E_DEST_*. On success

@@ -24,8 +24,7 @@ typedef void (*kedge_disk_fn)(struct kedge_disk_io *io, int res);
 enum kedge_disk_op {
 	KEDGE_DISK_READ,
 	KEDGE_DISK_WRITE,
-	/* The range reads as zeroes afterwards. Space stays allocated where the store can do so. What it costs, in time and in
-	 * space, follows what a file holds there, not the range. */
+	/* The range reads as zeroes afterwards. Space stays allocated where the store can do so. */
 	KEDGE_DISK_ZERO,
 	KEDGE_DISK_FLUSH,
 };
@@ -38,6 +37,9 @@ struct kedge_disk_io {
 	uint64_t nr_bytes;
 	void *buf; /* NULL for ZERO and FLUSH */
 	kedge_disk_fn fn;
+	/* ZERO of what nobody has written: holes that the store knows of may stay, so that it costs what is held there, not the range. What was
+	 * written is not left to what the store says of it. */
+	bool may_stay_hole;
 	/* private to the implementation */
 	struct kedge_op ring;
 	struct kedge_defer defer;
@@ -55,7 +57,7 @@ struct kedge_disk_ops {
 	/* Ask for an early end; the callback still comes. May be NULL. */
 	void (*cancel)(struct kedge_disk *d, struct kedge_disk_io *io);
 	/* Up to where, from start_bytes on and at most to end_bytes, it reads as zeroes because nothing was ever written there: known without
-	 * reading, at once. start_bytes: not known. May be NULL: never known. */
+	 * reading, at once, from a store that is known to be right. start_bytes: not known. May be NULL: never known. */
 	uint64_t (*hole_end)(struct kedge_disk *d, uint64_t start_bytes, uint64_t end_bytes);
 	void (*close)(struct kedge_disk *d);
 };

@@ -20,6 +20,7 @@ declare -A finders=(
 	[ZERO_SKIP]="crash exhaustive"
 	[LATE_ENCODE]="crash exhaustive"
 	[DISCARD_NO_ZERO]="crash exhaustive"
+	[DISCARD_BY_HOLES]="crash exhaustive"
 	[FILL_NO_LOCK]="crash exhaustive"
 	[FLUSH_JOINS]="crash exhaustive"
 	[MERGE_DEST]="crash exhaustive"

@@ -190,10 +190,20 @@ static void check_buffer(const struct sim_disk *d, const struct sim_write *w, co
 	}
 }
 
+/* A file system at its worst: what is not flushed yet it calls a hole. What is zeroed only where it is none stays as it is then. */
+static bool is_left(const struct sim_disk *d, const struct kedge_disk_io *io, uint64_t sector)
+{
+	for (const struct sim_write *w = d->log; w && io->may_stay_hole; w = w->next)
+		if (w->first <= sector && sector < w->first + w->nr)
+			return true;
+	return false;
+}
+
 static void disk_end(struct sim_op *op)
 {
 	struct sim_disk *d = op->disk;
 	struct kedge_disk_io *io = op->io;
+	bool is_whole = op->res == 0;
 	int res = op->res;
 
 	d->sim->nr_changes += io->op != KEDGE_DISK_READ;
@@ -202,11 +212,13 @@ static void disk_end(struct sim_op *op)
 		check_buffer(d, w, io);
 		/* a failed write leaves some of its sectors */
 		for (uint64_t i = 0; i < w->nr; i++)
-			if (res == 0 || sim_below(d->sim, 2))
+			if (is_left(d, io, w->first + i))
+				is_whole = false;
+			else if (res == 0 || sim_below(d->sim, 2))
 				sim_put_sector(d, d->cache, w, i);
 			else if (!w->is_zero)
 				memcpy(w->data + i * unit(d), d->cache + (w->first + i) * unit(d), unit(d));
-		if (res < 0 && w->is_zero) { /* what is there now is what may become durable */
+		if (!is_whole && w->is_zero) { /* what is there now is what may become durable */
 			w->is_zero = false;
 			w->data = malloc(w->nr * unit(d));
 			memcpy(w->data, d->cache + w->first * unit(d), w->nr * unit(d));

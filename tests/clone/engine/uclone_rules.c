@@ -418,6 +418,25 @@ static void test_a_change_under_way_counts_as_written_for_the_audit(void **state
 	stop(w);
 }
 
+static void test_a_write_waits_for_a_part_of_a_fill_only(void **state)
+{
+	for (uint64_t seed = 1; seed <= 2; seed++) {
+		struct world *w = start(seed, 4 * 4096);
+
+		w->sim.stall = "dest";
+		assert_true(world_hydrate(w, 0, 4, 4));
+		world_settle(w); /* the first part is being written */
+		assert_int_equal(w->sim.nr_pending, 1);
+		world_submit(w, UCLONE_WRITE, 16, 8, false);
+		world_settle(w);
+		assert_int_equal(w->sim.nr_pending, w->fill_lock_bytes ? 2 : 1);
+		w->sim.stall = NULL;
+		world_settle(w);
+		assert_int_equal(world_do(w, UCLONE_READ, 0, 32, false), 0);
+		stop(w);
+	}
+}
+
 static void test_bad_source_range_fails_reads_until_overwritten(void **state)
 {
 	struct world *w = start(1, 16 * 4096);
@@ -513,6 +532,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_clean_close_forgets_intents),
 		cmocka_unit_test(test_each_io_is_told_of_by_its_kind),
 		cmocka_unit_test(test_a_change_under_way_counts_as_written_for_the_audit),
+		cmocka_unit_test(test_a_write_waits_for_a_part_of_a_fill_only),
 		cmocka_unit_test(test_bad_source_range_fails_reads_until_overwritten),
 		cmocka_unit_test(test_a_bad_range_is_offered_again_when_it_is_forgotten),
 		cmocka_unit_test(test_partial_discard_keeps_the_edges),

@@ -56,6 +56,7 @@ void world_init(struct world *w, uint64_t seed, uint64_t size_bytes)
 	sim_init(&w->sim, seed);
 	w->size_bytes = size_bytes;
 	w->nr_sectors = size_bytes / SIM_SECTOR;
+	w->fill_lock_bytes = seed % 2 ? 4096 : 0; /* fills in parts of a block, or as one */
 	sim_disk_init(&w->dest, &w->sim, "dest", true, kedge_round_up(size_bytes, 4096));
 	sim_disk_init(&w->meta, &w->sim, "meta", false, uclone_meta_bytes(size_bytes));
 	sim_disk_init(&w->seen, &w->sim, "seen", false, 4096);
@@ -72,6 +73,7 @@ void world_copy(struct world *to, const struct world *from)
 {
 	world_init(to, 1, from->size_bytes);
 	to->opts = from->opts;
+	to->fill_lock_bytes = from->fill_lock_bytes;
 	sim_disk_copy(&to->dest, &from->dest);
 	sim_disk_copy(&to->meta, &from->meta);
 	sim_disk_copy(&to->seen, &from->seen);
@@ -220,7 +222,7 @@ void world_open_begin(struct world *w)
 {
 	struct uclone_env env = {.meta = &w->meta.disk, .dest = &w->dest.disk, .seen = &w->seen.disk, .defer = &w->sim.defer,
 				 .now_ns = sim_now, .now_arg = &w->sim, .event_fn = event_cb, .event_arg = w, .marks = w->marks,
-				 .io_fn = io_cb, .io_arg = w};
+				 .io_fn = io_cb, .io_arg = w, .fill_lock_bytes = w->fill_lock_bytes};
 
 	w->u = NULL;
 	w->is_opening = true;

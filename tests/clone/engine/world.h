@@ -24,6 +24,7 @@ struct world {
 	struct world_op *ops;
 	struct world_copy *copies;
 	unsigned nr_ops, nr_copies;
+	uint64_t fill_lock_bytes; /* uclone_env */
 	bool is_error_ok;      /* faults are injected: I/O may fail */
 	bool is_never_filled;  /* copies are read, but never filled */
 	bool is_never_dropped; /* every copy that was read is filled */

@@ -4,7 +4,7 @@
 # read when that is asked for. usage: holes.sh KCLONE KTARGET
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
-need jq qemu-io cmp
+need jq qemu-io cmp python3
 kclone=$1 ktarget=$2 bytes=$((1 << 40)) mib=$((1 << 20))
 shm=$work/shm # ext4 has no files that large everywhere
 mkdir "$shm"
@@ -51,5 +51,50 @@ must_fail 2 "cannot understand the value" "$kclone" verify --control "$work/cont
 is_read() { is_passed && is_field .verify.holes read; }
 wait_for 60 "read" is_read
 [ "$(field .verify.verified_bytes)" = $((64 * mib)) ] && [ "$(field .verify.hole_bytes)" = 0 ] || die "$(field .verify)"
+stop_serve
+rm "$shm"/* "$work"/meta*
+
+echo "# reading, asked for while a comparison by status runs, is what passes; so is what asks for nothing in particular"
+truncate -s $((64 * mib)) "$shm/source" "$shm/dest"
+head -c $((8 * mib)) /dev/urandom | dd of="$shm/source" conv=notrunc status=none
+"$kclone" create --source "$shm/source" --dest "$shm/dest" --meta "$work/meta"
+raw_verify() {
+	python3 - "$work/control" <<-'END'
+	import json, socket, sys
+	s = socket.socket(socket.AF_UNIX)
+	s.settimeout(20)
+	s.connect(sys.argv[1])
+	s.sendall(b'{"v":1,"cmd":"verify","args":{}}\n')
+	assert json.loads(s.makefile().readline())["ok"]
+	END
+}
+for way in "ask verify --verify-holes read" raw_verify; do
+	serve
+	wait_for 60 "every block is here" is_here
+	ask rate --rate 64K
+	ask verify
+	[ "$(field '.verify | "\(.state) \(.holes)"')" = "running status" ] || die "$(field .verify)"
+	$way
+	ask verify # who is content with less takes nothing back
+	[ "$(field '.verify | "\(.state) \(.holes)"')" = "running status" ] || die "$(field .verify)"
+	ask rate --rate 0
+	wait_for 60 "compared" is_passed
+	[ "$(field '.verify | "\(.holes) \(.verified_bytes) \(.hole_bytes)"')" = "read $((64 * mib)) 0" ] || die "$way: $(field .verify)"
+	stop_serve
+done
+
+echo "# a comparison whose figures cannot be kept has not passed"
+serve
+rm -f "$work/meta.compared" # of a worker before
+mkdir "$work/meta.compared"
+ask verify
+is_failed() { is_field .verify.state failed; }
+wait_for 60 "the comparison has failed" is_failed
+[[ $(field .verify.error) == *"cannot be kept"* ]] || die "$(field .verify)"
+must_fail 35 "cannot be kept" "$kclone" finish --control "$work/control"
+rmdir "$work/meta.compared"
+ask verify
+wait_for 60 "compared" is_passed
+ask finish
 stop_serve
 echo "ok: $compared bytes compared, $holes agreed as holes, $sampled sampled"

@@ -66,6 +66,23 @@ nbd "${commands[@]}"
 ask resume
 stop_serve
 
+echo "# on a destination that is full, too"
+small=$work/small
+mkdir "$small"
+mount -t tmpfs -o size=48m none "$small"
+rm -f "$work"/meta*
+truncate -s "$bytes" "$small/dest"
+"$kclone" create --source "$target_url" --dest "$small/dest" --meta "$work/meta"
+serve
+wait_for 60 "hydration pauses" is_field .hydration.state paused
+wait_for 10 "read-around is off" sleep_until_window 0
+before=$(field .source.read_bytes)
+in_order read $((80 * mib)) 64 4096
+nbd "${commands[@]}"
+read_bytes=$(($(field .source.read_bytes) - before))
+[ $read_bytes = $((64 * 4096)) ] || die "$read_bytes bytes were asked for beside 64 reads of 4096, for a destination that is full"
+stop_serve
+
 echo "# off by option"
 fresh --read-around 0
 in_order read $((64 * mib)) 64 4096
