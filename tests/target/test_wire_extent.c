@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "kedge/transit.h"
@@ -188,6 +189,33 @@ static void test_what_cannot_be_answered_is_refused(void **state)
 	wire_end(&w);
 }
 
+/* BUSY would be asked again for ever: this says that the command is not known, and plain reads go on. */
+static void test_without_workers_extents_are_unknown(void **state)
+{
+	struct outcome o = {.data = data, .out_max = sizeof data};
+	struct rlimit before, none;
+	struct wire w;
+
+	logged_in(&w, NULL);
+	assert_int_equal(prlimit(w.t.pid, RLIMIT_NOFILE, NULL, &before), 0);
+	none = (struct rlimit){0, before.rlim_max};
+	assert_int_equal(prlimit(w.t.pid, RLIMIT_NOFILE, &none, NULL), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		peer_finish(&w.p, ask(&w.p, 1, 0, 8, 0, HEAD + 4096), &o);
+		assert_int_equal(o.error, 0);
+		assert_int_equal(o.status, 2);
+		assert_int_equal(o.sense, 0x052000);
+		assert_int_equal(o.nr_bytes, 0);
+		peer_finish(&w.p, peer_read10(&w.p, 1, 0, 8, 4096), &o);
+		assert_int_equal(o.status, 0);
+		assert_int_equal(o.nr_bytes, 4096);
+	}
+	assert_int_equal(prlimit(w.t.pid, RLIMIT_NOFILE, &before, NULL), 0);
+	assert_int_equal(read_extent(&w.p, 1, 0, 8, 0), KEDGE_TRANSIT_RAW);
+	expect_disk(1, 0, 4096);
+	wire_end(&w);
+}
+
 /* Ask for many and go, or take them back: whoever has them then, nothing is lost and others are served. */
 static void test_extents_under_way_can_be_abandoned(void **state)
 {
@@ -317,6 +345,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_extents_of_all_kinds_arrive),
 		cmocka_unit_test(test_the_page_is_listed_and_says_what_is_offered),
 		cmocka_unit_test(test_what_cannot_be_answered_is_refused),
+		cmocka_unit_test(test_without_workers_extents_are_unknown),
 		cmocka_unit_test(test_extents_under_way_can_be_abandoned),
 		cmocka_unit_test(test_too_many_extents_are_told_to_wait),
 		cmocka_unit_test(test_extents_wait_for_buffers),
