@@ -214,7 +214,15 @@ static int init_ring(struct kedge_loop *l, unsigned entries)
 	/* From Linux 6.1 on completions wait for our next call, instead of interrupting what runs. */
 	one.flags |= IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
 	r = io_uring_queue_init_params(entries, &l->ring, &one);
-	return r == -EINVAL ? io_uring_queue_init_params(entries, &l->ring, &p) : r;
+	if (r == -EINVAL)
+		r = io_uring_queue_init_params(entries, &l->ring, &p);
+	if (r < 0)
+		return r;
+	/* The queue is shared memory, and what is put there is done with our rights: a child, which may have fewer, does not get it. */
+	r = io_uring_ring_dontfork(&l->ring);
+	if (r < 0)
+		io_uring_queue_exit(&l->ring);
+	return r;
 }
 
 int kedge_loop_create(unsigned entries, struct kedge_loop **ret_loop, struct kedge_err *err)

@@ -37,6 +37,7 @@
 #define STOP_TIMEOUT_MS 10000
 #define ABORT_TIMEOUT_MS 140000 /* the end of the kernel's initiator takes up to 130 s, login under way and logouts */
 #define LISTEN_TIMEOUT_MS 10000
+#define LISTEN_AGAIN_TIMEOUT_MS 130000 /* with its free map read again: that has 120 s (ktarget(8)) */
 #define POLL_MS 5
 
 typedef char path_text[AGENT_PATH_MAX + 160];
@@ -431,14 +432,15 @@ bool plane_export_find(const struct kedged_config *c, const struct agent_unit *u
 /* "ktarget: listening on ADDR:PORT" in its output, and behind it perhaps "ktarget: N bytes of free space are left out". */
 static bool read_port(const char *out_path, uint16_t *ret_port, uint64_t *ret_left_out_bytes)
 {
-	static const char mark[] = "listening on ", free_mark[] = "\nktarget: ";
+	static const char mark[] = "ktarget: listening on ", free_mark[] = "\nktarget: ";
 	char *text = NULL, *p, *end;
 	size_t nr_bytes;
 	bool is_there = false;
 
 	if (kedge_file_read(out_path, 64 * 1024, &text, &nr_bytes, NULL))
 		return false;
-	p = strstr(text, mark);
+	for (p = strstr(text, mark); p && p != text && p[-1] != '\n'; p = strstr(p + 1, mark)) /* a line of its own, not words in one */
+		;
 	end = p ? strchr(p, '\n') : NULL;
 	if (end) {
 		unsigned long long left_out = 0;
@@ -455,9 +457,10 @@ static bool read_port(const char *out_path, uint16_t *ret_port, uint64_t *ret_le
 	return is_there;
 }
 
-static int wait_port(const char *out, const struct kedge_proc *proc, uint16_t *ret_port, uint64_t *ret_left_out_bytes, struct kedge_err *err)
+static int wait_port(const char *out, const struct kedge_proc *proc, unsigned limit_ms, uint16_t *ret_port, uint64_t *ret_left_out_bytes,
+		     struct kedge_err *err)
 {
-	uint64_t end_ns = kedge_clock_ns() + (uint64_t)LISTEN_TIMEOUT_MS * 1000000;
+	uint64_t end_ns = kedge_clock_ns() + (uint64_t)limit_ms * 1000000;
 	char said[200];
 
 	while (kedge_clock_ns() < end_ns) {
@@ -470,7 +473,7 @@ static int wait_port(const char *out, const struct kedge_proc *proc, uint16_t *r
 		}
 		agent_nap(POLL_MS);
 	}
-	return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "ktarget does not listen within %d s", LISTEN_TIMEOUT_MS / 1000);
+	return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "ktarget does not listen within %u s", limit_ms / 1000);
 }
 
 /* One export is one volume for all that read it, from its first moment to its last: whatever the configuration says by then. */
@@ -488,6 +491,8 @@ int plane_export_start(const struct kedged_config *c, const struct agent_unit *u
 	path_text program, chap, out, pid;
 	struct kedge_proc proc;
 	bool is_v6 = strchr(c->portal_address, ':') && c->portal_address[0] != '[';
+	const char *free_how = free_space(c, &u->export);
+	unsigned listen_ms = strcmp(free_how, "must") == 0 ? LISTEN_AGAIN_TIMEOUT_MS : LISTEN_TIMEOUT_MS;
 	int res;
 
 	id_path(c, "export", &u->vol, "chap", chap);
@@ -495,7 +500,7 @@ int plane_export_start(const struct kedged_config *c, const struct agent_unit *u
 	id_path(c, "export", &u->vol, "pid", pid);
 	program_path(c, "ktarget", program);
 	if (plane_export_find(c, u, &proc) && u->export.port)
-		return wait_port(out, &proc, ret_port, ret_left_out_bytes, err);
+		return wait_port(out, &proc, listen_ms, ret_port, ret_left_out_bytes, err);
 	/* One whose port nobody recorded, or what a dead one left. */
 	if (agent_pid_read(pid, &proc) == 0 && agent_session_stop(&proc, 1000))
 		return kedge_err_set(err, -ETIMEDOUT, KEDGE_SIDE_SOURCE, "the old ktarget of %s does not end", u->vol.name);
@@ -508,11 +513,11 @@ int plane_export_start(const struct kedged_config *c, const struct agent_unit *u
 	serial_text(&u->vol, serial);
 	char *argv[] = {program, "--portal", portal, "--iqn", (char *)u->export.iqn, "--lun", (char *)u->vol.path, "--read-only",
 			"--initiator", (char *)u->export.initiator, "--chap-file", chap, "--serial", serial,
-			"--free-space", (char *)(uintptr_t)free_space(c, &u->export), NULL};
+			"--free-space", (char *)(uintptr_t)free_how, NULL};
 	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = out, .pid_path = pid},
 			  &proc, err);
 	if (!res)
-		res = wait_port(out, &proc, ret_port, ret_left_out_bytes, err);
+		res = wait_port(out, &proc, listen_ms, ret_port, ret_left_out_bytes, err);
 	if (res)
 		plane_export_stop(c, u, NULL);
 	return res;

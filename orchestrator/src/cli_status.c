@@ -299,7 +299,7 @@ static void print_receipt(const json_t *r)
 		       kedge_size_format(view_u64(r, "hole_bytes"), holes, sizeof holes),
 		       kedge_size_format(view_u64(r, "sampled_bytes"), sampled, sizeof sampled), view_u64(r, "sample_seed"));
 	if (view_u64(r, "left_out_bytes"))
-		printf("left out   %s of free space, which is zeroes now\n",
+		printf("left out   %s of free space, which came as zeroes\n",
 		       kedge_size_format(view_u64(r, "left_out_bytes"), left_out, sizeof left_out));
 	printf("downtime   %s\n", kedge_duration_format(view_u64(r, "downtime_ms"), downtime, sizeof downtime));
 	printf("source     %s, policy %s\n", json_is_true(json_object_get(source, "released")) ? "released" : "kept",

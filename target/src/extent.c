@@ -144,14 +144,24 @@ static unsigned nr_extents(const struct tgt_conn *c)
 	return nr;
 }
 
+static void refuse(struct tgt_cmd *cmd, uint8_t status, enum tgt_sense sense)
+{
+	cmd->status = status;
+	cmd->sense = sense;
+	tgt_full_set_residual(cmd, 0);
+	tgt_conn_queue(cmd);
+}
+
 void tgt_extent_start(struct tgt_cmd *cmd, uint32_t nr_bytes, uint8_t codecs)
 {
 	cmd->extent_bytes = nr_bytes;
 	cmd->codecs = codecs;
-	if (nr_extents(cmd->c) > EXTENTS_PER_CONN_MAX || !tgt_server_pool(cmd->c->s)) {
-		cmd->status = SCSI_BUSY;
-		tgt_full_set_residual(cmd, 0);
-		tgt_conn_queue(cmd);
+	if (nr_extents(cmd->c) > EXTENTS_PER_CONN_MAX) {
+		refuse(cmd, SCSI_BUSY, SENSE_NONE);
+		return;
+	}
+	if (!tgt_server_pool(cmd->c->s)) { /* not for a while only, as BUSY would say: who asks shall read plainly */
+		refuse(cmd, SCSI_CHECK_CONDITION, SENSE_BAD_OPCODE);
 		return;
 	}
 	cmd->is_read_by_worker = can_be_sent_from_cache(cmd); /* once: one that waits for a buffer waits until it has one */

@@ -13,11 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -30,13 +32,15 @@
 #include "kedge/file.h"
 #include "kedge/loopdev.h"
 
-#define READER_MS 5000u
+#define REAP_MS 200u /* of the limit: for a reader that was killed to be gone */
 #define READER_DATA_BYTES (512u << 20)
 #define NOBODY 65534u
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define HAS_DATA_LIMIT false /* their shadow is more than any limit */
+#define HAS_STDERR true      /* their reports */
 #else
 #define HAS_DATA_LIMIT true
+#define HAS_STDERR false
 #endif
 
 /* What the reader says first; the ranges follow. */
@@ -49,9 +53,29 @@ struct answer {
 
 /* ---- the reader's process ---- */
 
-static int drop_rights(void)
+/* Two descriptors: what it reads, where it answers. Not our output: who started us looks there for the port. */
+static int drop_files(struct tgt_free_volume *v, int *out)
 {
-	const struct rlimit none = {0, 0}, cpu = {READER_MS / 1000, READER_MS / 1000}, data = {READER_DATA_BYTES, READER_DATA_BYTES};
+	enum { VOLUME = 3, OUT };
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int volume = fcntl(v->fd, F_DUPFD_CLOEXEC, OUT + 1), answer = fcntl(*out, F_DUPFD_CLOEXEC, OUT + 1);
+
+	if (null < 0 || volume < 0 || answer < 0)
+		return -errno;
+	for (int fd = 0; fd < (HAS_STDERR ? STDERR_FILENO : VOLUME); fd++)
+		if (dup2(null, fd) < 0)
+			return -errno;
+	if (dup2(volume, VOLUME) < 0 || dup2(answer, OUT) < 0 || close_range(OUT + 1, ~0u, 0) < 0)
+		return -errno;
+	v->fd = VOLUME;
+	*out = OUT;
+	return 0;
+}
+
+static int drop_rights(unsigned limit_ms)
+{
+	const rlim_t cpu_s = (limit_ms + 999) / 1000;
+	const struct rlimit none = {0, 0}, cpu = {cpu_s, cpu_s}, data = {READER_DATA_BYTES, READER_DATA_BYTES};
 
 	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0))
 		return -errno;
@@ -64,10 +88,10 @@ static int drop_rights(void)
 	return 0;
 }
 
-static int read_map(const struct tgt_free_volume *v, struct answer *a, struct tgt_ranges *ret_free, struct kedge_err *err)
+static int read_map(const struct tgt_free_volume *v, unsigned limit_ms, struct answer *a, struct tgt_ranges *ret_free, struct kedge_err *err)
 {
 	enum tgt_free_kind kind;
-	int r = drop_rights();
+	int r = drop_rights(limit_ms);
 
 	if (r < 0)
 		return kedge_err_set(err, r, KEDGE_SIDE_SOURCE, "the reader keeps its rights: %s", strerror(-r));
@@ -92,13 +116,15 @@ static bool write_all(int fd, const void *buf, size_t nr_bytes)
 	return true;
 }
 
-static _Noreturn void be_reader(const struct tgt_free_volume *v, int out)
+static _Noreturn void be_reader(struct tgt_free_volume v, int out, unsigned limit_ms)
 {
 	struct tgt_ranges ranges = {0};
 	struct kedge_err err = {0};
 	struct answer a = {0};
+	int r = drop_files(&v, &out);
 
-	a.code = read_map(v, &a, &ranges, &err);
+	a.code = r < 0 ? kedge_err_set(&err, r, KEDGE_SIDE_SOURCE, "the reader keeps its files: %s", strerror(-r))
+		       : read_map(&v, limit_ms, &a, &ranges, &err);
 	a.nr_ranges = a.code == 0 ? (uint32_t)ranges.nr : 0;
 	memcpy(a.why, err.msg, sizeof a.why);
 	_exit(write_all(out, &a, sizeof a) && write_all(out, ranges.r, a.nr_ranges * sizeof *ranges.r) ? 0 : 1);
@@ -131,14 +157,17 @@ static bool read_all(int fd, void *buf, size_t nr_bytes, uint64_t deadline_ms)
 	return true;
 }
 
-static int take_answer(int in, uint64_t size_bytes, struct tgt_freemap *m, struct kedge_err *err)
+static int take_answer(int in, uint64_t size_bytes, unsigned limit_ms, struct tgt_freemap *m, struct kedge_err *err)
 {
-	uint64_t deadline_ms = now_ms() + READER_MS;
+	uint64_t deadline_ms = now_ms() + limit_ms - REAP_MS;
 	struct answer a;
 
 	if (!read_all(in, &a, sizeof a, deadline_ms))
-		return kedge_err_set(err, -EIO, KEDGE_SIDE_SOURCE, "its reader has died, or takes longer than %u s", READER_MS / 1000);
+		return kedge_err_set(err, -EIO, KEDGE_SIDE_SOURCE, "its reader has died, or takes longer than %u ms", limit_ms);
 	a.fs[sizeof a.fs - 1] = a.why[sizeof a.why - 1] = 0;
+	for (char *p = a.why; *p; p++) /* it goes into a line of ours, and is one */
+		if ((unsigned char)*p < ' ')
+			*p = '?';
 	if (a.code < 0)
 		return kedge_err_set(err, a.code, KEDGE_SIDE_SOURCE, "%s", a.why);
 	if (a.nr_ranges > TGT_RANGES_MAX)
@@ -175,7 +204,18 @@ static bool is_in_use(const char *path)
 	return false;
 }
 
-int tgt_freemap_read(int fd, const char *path, uint64_t size_bytes, struct tgt_freemap *ret_map, struct kedge_err *err)
+/* One that a sick disk holds does not die: it is left behind, has nothing of ours but the volume, and ends no later than we do. */
+static void end_reader(pid_t pid)
+{
+	struct pollfd ended = {.fd = pidfd_open(pid, 0), .events = POLLIN};
+
+	kill(pid, SIGKILL);
+	poll(&ended, 1, REAP_MS); /* without a descriptor: just so long */
+	kedge_close(ended.fd);
+	waitpid(pid, NULL, WNOHANG);
+}
+
+int tgt_freemap_read(int fd, const char *path, uint64_t size_bytes, unsigned limit_ms, struct tgt_freemap *ret_map, struct kedge_err *err)
 {
 	const struct tgt_free_volume v = {fd, size_bytes};
 	struct tgt_freemap m = {0};
@@ -188,15 +228,13 @@ int tgt_freemap_read(int fd, const char *path, uint64_t size_bytes, struct tgt_f
 		return kedge_err_set(err, -errno, KEDGE_SIDE_SOURCE, "no pipe: %s", strerror(errno));
 	pid = fork();
 	if (pid == 0)
-		be_reader(&v, pipes[1]);
+		be_reader(v, pipes[1], limit_ms);
 	kedge_close(pipes[1]);
-	r = pid < 0 ? kedge_err_set(err, -EAGAIN, KEDGE_SIDE_SOURCE, "no process for the reader") : take_answer(pipes[0], size_bytes, &m, err);
+	r = pid < 0 ? kedge_err_set(err, -EAGAIN, KEDGE_SIDE_SOURCE, "no process for the reader")
+		    : take_answer(pipes[0], size_bytes, limit_ms, &m, err);
 	kedge_close(pipes[0]);
-	if (pid > 0) {
-		kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
+	if (pid > 0)
+		end_reader(pid);
 	if (r < 0)
 		tgt_ranges_fini(&m.ranges);
 	else

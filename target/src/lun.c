@@ -239,7 +239,8 @@ static int take_free(struct tgt_lun *l, bool is_again, struct kedge_err *err)
 	l->zero_fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 	if (l->zero_fd < 0)
 		return kedge_err_set(err, -errno, KEDGE_SIDE_SOURCE, "/dev/zero: %s", strerror(errno));
-	r = tgt_freemap_read(l->fd, is_again ? NULL : l->path, l->unit.nr_blocks * l->unit.lbs_bytes, &l->free, err);
+	r = tgt_freemap_read(l->fd, is_again ? NULL : l->path, l->unit.nr_blocks * l->unit.lbs_bytes,
+			     is_again ? TGT_FREEMAP_AGAIN_MS : TGT_FREEMAP_FIRST_MS, &l->free, err);
 	l->unit.can_lba_status |= r == 0;
 	return r;
 }

@@ -34,7 +34,9 @@ static int send_header(struct tgt_conn *c)
 {
 	while (c->iov_at < c->nr_iov) {
 		struct iovec *v = &c->iov[c->iov_at];
-		ssize_t n = send(c->fd, v->iov_base, v->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+		/* only while there is more: else the kernel waits for it (an extent of zeroes has a head and no pages) */
+		int more = c->iov_at + 1 < c->nr_iov || c->file_bytes > 0 ? MSG_MORE : 0;
+		ssize_t n = send(c->fd, v->iov_base, v->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL | more);
 
 		if (n < 0)
 			return -errno;

@@ -11,8 +11,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kedge/bytes.h"
@@ -277,6 +279,34 @@ static void test_loop_wake_from_another_thread(void **state)
 	assert_true(kedge_clock_ns() - before < 20000000000ull);
 }
 
+static unsigned nr_ring_mappings(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[512];
+	unsigned nr = 0;
+
+	if (!f)
+		return ~0u;
+	while (fgets(line, sizeof line, f))
+		nr += strstr(line, "[io_uring]") != NULL;
+	fclose(f);
+	return nr;
+}
+
+/* What a child put into the queue would be done with the rights of its parent. */
+static void test_loop_ring_is_no_childs(void **state)
+{
+	int status;
+	pid_t pid;
+
+	assert_in_range(nr_ring_mappings(), 1, 3);
+	pid = fork();
+	if (pid == 0)
+		_exit((int)nr_ring_mappings());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -288,6 +318,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_loop_defer_added_in_a_callback_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_answers_that_come_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_wake_from_another_thread, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_loop_ring_is_no_childs, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -145,7 +145,7 @@ static bool run(unsigned round)
 
 	for (unsigned i = 0; i < nr; i++)
 		make_change(&changes[i], is_fixed);
-	r = tgt_freemap_read(fd, path, size_bytes, &m, &err);
+	r = tgt_freemap_read(fd, path, size_bytes, TGT_FREEMAP_FIRST_MS, &m, &err);
 	if (r < 0 && strstr(err.msg, "its reader")) {
 		printf("round %u: %s\n", round, err.msg);
 		exit(1);
@@ -195,7 +195,7 @@ int main(int argc, char **argv)
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	must(fd >= 0 && fstat(fd, &st) == 0, path);
 	size_bytes = (uint64_t)st.st_size;
-	if (tgt_freemap_read(fd, path, size_bytes, &truth, &err) < 0) {
+	if (tgt_freemap_read(fd, path, size_bytes, TGT_FREEMAP_FIRST_MS, &truth, &err) < 0) {
 		printf("no free map of the whole image: %s\n", err.msg);
 		return 1;
 	}

@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 	fd = open(argv[2], O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return 1;
-	if (tgt_freemap_read(fd, argv[2], (uint64_t)st.st_size, &m, &err) < 0) {
+	if (tgt_freemap_read(fd, argv[2], (uint64_t)st.st_size, TGT_FREEMAP_FIRST_MS, &m, &err) < 0) {
 		printf("none: %s\n", err.msg);
 		return 3;
 	}

@@ -10,6 +10,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kedge/transit.h"
@@ -188,6 +190,69 @@ static void test_what_cannot_be_answered_is_refused(void **state)
 	wire_end(&w);
 }
 
+/* BUSY would be asked again for ever: this says that the command is not known, and plain reads go on. */
+static void test_without_workers_extents_are_unknown(void **state)
+{
+	struct outcome o = {.data = data, .out_max = sizeof data};
+	struct rlimit before, none;
+	struct wire w;
+
+	logged_in(&w, NULL);
+	assert_int_equal(prlimit(w.t.pid, RLIMIT_NOFILE, NULL, &before), 0);
+	none = (struct rlimit){0, before.rlim_max};
+	assert_int_equal(prlimit(w.t.pid, RLIMIT_NOFILE, &none, NULL), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		peer_finish(&w.p, ask(&w.p, 1, 0, 8, 0, HEAD + 4096), &o);
+		assert_int_equal(o.error, 0);
+		assert_int_equal(o.status, 2);
+		assert_int_equal(o.sense, 0x052000);
+		assert_int_equal(o.nr_bytes, 0);
+		peer_finish(&w.p, peer_read10(&w.p, 1, 0, 8, 4096), &o);
+		assert_int_equal(o.status, 0);
+		assert_int_equal(o.nr_bytes, 4096);
+	}
+	assert_int_equal(prlimit(w.t.pid, RLIMIT_NOFILE, &before, NULL), 0);
+	assert_int_equal(read_extent(&w.p, 1, 0, 8, 0), KEDGE_TRANSIT_RAW);
+	expect_disk(1, 0, 4096);
+	wire_end(&w);
+}
+
+static uint64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static uint64_t shortest_us(struct wire *w, uint64_t lba, enum kedge_transit_codec codec)
+{
+	uint64_t min_us = UINT64_MAX;
+
+	read_extent(&w->p, 1, lba, 512, 0); /* from now on out of the page cache */
+	for (unsigned i = 0; i < 10; i++) {
+		uint64_t begin_us = now_us(), us;
+		assert_int_equal(read_extent(&w->p, 1, lba, 512, 0), codec);
+		us = now_us() - begin_us;
+		min_us = us < min_us ? us : min_us;
+	}
+	return min_us;
+}
+
+/* Behind a head that is all there is no packet waits for more: TCP would give it 200 ms. */
+static void test_extents_of_zeroes_take_no_longer_than_data(void **state)
+{
+	uint64_t zero_us, raw_us;
+	struct wire w;
+
+	logged_in(&w, NULL);
+	zero_us = shortest_us(&w, DISK1_HOLE_START / 512, KEDGE_TRANSIT_ZERO);
+	raw_us = shortest_us(&w, 0, KEDGE_TRANSIT_RAW);
+	if (zero_us > 20 * raw_us)
+		fail_msg("%llu us, and %llu us with data", (unsigned long long)zero_us, (unsigned long long)raw_us);
+	wire_end(&w);
+}
+
 /* Ask for many and go, or take them back: whoever has them then, nothing is lost and others are served. */
 static void test_extents_under_way_can_be_abandoned(void **state)
 {
@@ -317,6 +382,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_extents_of_all_kinds_arrive),
 		cmocka_unit_test(test_the_page_is_listed_and_says_what_is_offered),
 		cmocka_unit_test(test_what_cannot_be_answered_is_refused),
+		cmocka_unit_test(test_without_workers_extents_are_unknown),
+		cmocka_unit_test(test_extents_of_zeroes_take_no_longer_than_data),
 		cmocka_unit_test(test_extents_under_way_can_be_abandoned),
 		cmocka_unit_test(test_too_many_extents_are_told_to_wait),
 		cmocka_unit_test(test_extents_wait_for_buffers),

@@ -56,7 +56,7 @@ static void volume_make(struct volume *v)
 	assert_int_equal(system(command), 0);
 	assert_int_equal(pread(fd, v->want, IMAGE_BYTES, 0), IMAGE_BYTES);
 	memset(&v->map, 0, sizeof v->map);
-	if (tgt_freemap_read(fd, v->path, IMAGE_BYTES, &v->map, &err) < 0)
+	if (tgt_freemap_read(fd, v->path, IMAGE_BYTES, TGT_FREEMAP_FIRST_MS, &v->map, &err) < 0)
 		fail_msg("no free map: %s", err.msg);
 	assert_in_range(v->map.ranges.nr, 40, 1000);
 	for (size_t i = 0; i < v->map.ranges.nr; i++) {

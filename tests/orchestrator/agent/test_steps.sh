@@ -242,7 +242,16 @@ agent_start b
 wait_until "a third workload" test -e "$T/b/state/work/w-v5/wrote-3"
 wait_until "reported" is_workload b w-v5 running
 is_hydrated v5 "$U" "$M" 1
+# a comparison that has passed before the configuration wanted more is done again
+verified() { "$BIN_DIR/kclone" status --control "$T/b/run/vol/v5/ctl.sock" --json | jq -e ".verify | $1" >/dev/null; }
+"$BIN_DIR/kclone" verify --control "$T/b/run/vol/v5/ctl.sock" --verify-holes status
+wait_until "compared" verified '.state == "passed"'
+verified '.holes == "status" and .hole_bytes > 0' || die "no holes by status: nothing to do again"
+agent_kill b
+echo "verify_holes = read" >>"$T/b.conf"
+agent_start b
 step_done b v5 "$U" "$M" 1 FINISH
+[ "$(jq .result.hole_bytes <<<"$STEP_BODY")" = 0 ] || die "holes were not read: $STEP_BODY"
 step_done a v5 "$U" "$M" 1 UNEXPORT
 step_done a v5 "$U" "$M" 1 RELEASE '{"policy":"keep"}'
 [ -e "$PATH_A" ] && [ "$(volume_field a v5 state)" = retained ] || die "the kept copy"
