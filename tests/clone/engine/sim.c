@@ -190,11 +190,12 @@ static void check_buffer(const struct sim_disk *d, const struct sim_write *w, co
 	}
 }
 
-/* A file system at its worst: what is not flushed yet it calls a hole. What is zeroed only where it is none stays as it is then. */
+/* A file system at its worst: what was written whole and is not flushed yet it calls a hole. What is zeroed only where it is none stays as it
+ * is then. */
 static bool is_left(const struct sim_disk *d, const struct kedge_disk_io *io, uint64_t sector)
 {
 	for (const struct sim_write *w = d->log; w && io->may_stay_hole; w = w->next)
-		if (w->first <= sector && sector < w->first + w->nr)
+		if (w->is_whole && w->first <= sector && sector < w->first + w->nr)
 			return true;
 	return false;
 }
@@ -223,6 +224,7 @@ static void disk_end(struct sim_op *op)
 			w->data = malloc(w->nr * unit(d));
 			memcpy(w->data, d->cache + w->first * unit(d), w->nr * unit(d));
 		}
+		w->is_whole = is_whole;
 		w->done_seq = ++d->done_seq;
 		w->next = NULL;
 		*d->log_tail = w;

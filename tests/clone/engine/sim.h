@@ -50,6 +50,7 @@ struct sim_write {
 	uint64_t first, nr; /* sectors */
 	uint64_t done_seq;  /* 0: in flight */
 	bool is_zero;
+	bool is_whole; /* it went well: not what a failure or a death left of it */
 	uint8_t *data;      /* whole sectors, or ids */
 };
 
