@@ -10,6 +10,7 @@ from . import rounds, stats
 from .procs import BenchError, wait_until
 
 SMALL, BIG, ROOM = "1G", "16T", "40T"
+HAS_DAEMONS = True
 STEPS = ["SRC_STOPPING", "SRC_STOPPED", "SRC_FENCED", "EXPORTED", "ATTACHED", "BOOT_INTENT", "SRC_RELINQUISHED", "DEST_RUNNING"]
 
 

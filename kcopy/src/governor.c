@@ -37,6 +37,7 @@
 #define UP 0.125
 #define UP_NEAR 0.03125          /* close to where it hurt */
 #define NEAR 0.75
+#define ENOUGH_BPS (1ull << 30)  /* as fast as this, no further up: what more there is under way only waits, and the workload's I/O behind it */
 #define HURT_FADE 0.01           /* a window: it may not hurt there any more */
 #define SINK_MAX_MS 1000         /* after a step down, what is under way lands first */
 #define KNOWN_IOS 64             /* of a kind, for a baseline to be one */
@@ -70,6 +71,7 @@ struct kcopy_governor {
 	bool has_hurt, was_governed;
 	uint64_t window_ns, sink_until_ns; /* 0: not sinking */
 	uint32_t window_ios, window_late, window_slow; /* slow: beyond middle_ns */
+	uint64_t window_bytes; /* of copies that ended in it */
 	uint64_t nr_ios, nr_late;
 
 	/* the pause in which a baseline is learned */
@@ -209,6 +211,7 @@ void kcopy_governor_ended(struct kcopy_governor *g, uint64_t nr_bytes, uint64_t 
 	g->nr_copies--;
 	g->inflight_bytes -= nr_bytes;
 	g->copy_end_ns = now_ns;
+	g->window_bytes += nr_bytes;
 	if (g->level < 0 && g->bound == KCOPY_BOUND_LATENCY)
 		g->rest_ns = kedge_min_u64(g->rest_ns + (uint64_t)((double)took_ns * (exp2(-g->level) - 1)), REST_MAX_NS);
 }
@@ -219,6 +222,12 @@ static void begin_window(struct kcopy_governor *g, uint64_t now_ns)
 {
 	g->window_ns = now_ns;
 	g->window_ios = g->window_late = g->window_slow = 0;
+	g->window_bytes = 0;
+}
+
+static bool is_fast_enough(const struct kcopy_governor *g, uint64_t now_ns)
+{
+	return (double)g->window_bytes * 1e9 >= (double)ENOUGH_BPS * (double)(now_ns - g->window_ns);
 }
 
 static double level_max(unsigned nr_max, uint32_t max_bytes)
@@ -274,7 +283,7 @@ static void judge(struct kcopy_governor *g, uint64_t now_ns, double max)
 		step_down(g, now_ns);
 	else if (g->window_late && (g->budget <= g->low - LATE_MIN || g->budget <= BUDGET_MIN)) /* a late one now and then is chance */
 		step_down(g, now_ns);
-	else if (g->window_ios && !g->window_late && g->slow < SLOW_MAX && g->budget >= 0)
+	else if (g->window_ios && !g->window_late && g->slow < SLOW_MAX && g->budget >= 0 && !is_fast_enough(g, now_ns))
 		step_up(g);
 	begin_window(g, now_ns);
 }
