@@ -247,12 +247,14 @@ static void evict_disk1(const struct wire *w)
 static void test_aborted_commands_answer_no_more(void **state)
 {
 	static const uint8_t functions[] = {1, 2, 5, 6};
+	unsigned nr_in_time[KEDGE_ARRAY_LEN(functions)] = {0};
 	struct wire w;
 
 	for (size_t i = 0; i < 4 * KEDGE_ARRAY_LEN(functions); i++) {
 		uint8_t function = functions[i / 4];
 		logged_in(&w);
 		uint32_t first = w.p.itt + 1, nr_done = 0, begun = 0;
+		bool is_last_done = false;
 		if (i & 2)
 			evict_disk1(&w);
 		for (int j = 0; j < 40; j++)
@@ -273,7 +275,8 @@ static void test_aborted_commands_answer_no_more(void **state)
 			assert_int_equal(peer_recv(&w.p), 0);
 			if (pdu_opcode(w.p.bhs) == OP_TMF_RSP) {
 				assert_int_equal(pdu_itt(w.p.bhs), tmf);
-				assert_int_equal(w.p.bhs[2], 0);
+				/* 1: there is no such task any more */
+				assert_int_equal(w.p.bhs[2], function == 1 && is_last_done);
 				assert_int_equal(begun, 0);
 				has_response = true;
 				continue;
@@ -282,9 +285,9 @@ static void test_aborted_commands_answer_no_more(void **state)
 			assert_in_range(pdu_itt(w.p.bhs), first, has_response ? last - 1 : last);
 			begun = w.p.bhs[1] & 1 ? 0 : pdu_itt(w.p.bhs);
 			nr_done += begun == 0 && pdu_itt(w.p.bhs) != last;
+			is_last_done |= begun == 0 && pdu_itt(w.p.bhs) == last;
 		}
-		if (function != 1)
-			assert_true(nr_done < 39);
+		nr_in_time[i / 4] += function == 1 ? !is_last_done : nr_done < 39;
 		/* what was aborted left the window, and no buffer behind: reads go on */
 		assert_true(peer_ping(&w.p));
 		struct outcome o = {0};
@@ -301,6 +304,9 @@ static void test_aborted_commands_answer_no_more(void **state)
 		assert_int_equal(w.p.max_cmd_sn - w.p.exp_cmd_sn + 1, 128);
 		wire_end(&w);
 	}
+	/* TCP may keep a request back for longer than 300 MB take: one of four comes in time, or it aborts nothing */
+	for (size_t f = 0; f < KEDGE_ARRAY_LEN(functions); f++)
+		assert_true(nr_in_time[f] > 0);
 }
 
 static void test_writes_are_refused_as_protected(void **state)
