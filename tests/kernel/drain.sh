@@ -104,7 +104,8 @@ for host in a b; do
 		"$here/guest_agent.sh" "$host" "$CLUSTER_DIR" "$BIN" "$modules" >"$CLUSTER_DIR/guest-$host.out" 2>&1 &
 	GUEST_PID+=($!)
 done
-in_ns "$BIN/kedged" --config "$CLUSTER_DIR/kedged-c.conf" >"$CLUSTER_DIR/kedged-c.log" 2>&1 &
+# not by the function: $! would be a shell around it, and that alone would be ended
+nsenter --net="/run/netns/$NS" -- "$BIN/kedged" --config "$CLUSTER_DIR/kedged-c.conf" >"$CLUSTER_DIR/kedged-c.log" 2>&1 &
 DAEMON=$!
 wait_for 40 hosts_are_up || die "the hosts did not come up within 40 s"
 kedge doctor
