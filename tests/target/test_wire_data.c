@@ -63,20 +63,6 @@ static void read_in_bursts(struct peer *p, uint32_t lba, uint16_t nr_blocks, uin
 	assert_int_equal(at, total);
 }
 
-/* Take LUN 1 out of the page cache: what is cached and what is not are sent in different ways. */
-static void evict(const struct wire *w)
-{
-	char path[96];
-	int fd;
-
-	snprintf(path, sizeof path, "%s/disk1", w->t.dir);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	assert_true(fd >= 0);
-	assert_int_equal(fsync(fd), 0);
-	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-	close(fd);
-}
-
 static void keep_to_bursts_and_segments(const char *digest, bool is_evicted)
 {
 	static const struct {
@@ -102,7 +88,7 @@ static void keep_to_bursts_and_segments(const char *digest, bool is_evicted)
 		assert_true(burst <= cases[i].burst_bytes);
 		clear_attention(&w.p);
 		if (is_evicted)
-			evict(&w);
+			wire_evict_disk1(&w);
 		read_in_bursts(&w.p, 0, 1, cases[i].segment_bytes, burst);
 		read_in_bursts(&w.p, 7, 129, cases[i].segment_bytes, burst);
 		read_in_bursts(&w.p, 4000, 3 * 2048 + 5, cases[i].segment_bytes, burst); /* over the hole, more than one disk read */

@@ -229,19 +229,6 @@ static void test_task_management_answers(void **state)
 	wire_end(&w);
 }
 
-static void evict_disk1(const struct wire *w)
-{
-	char path[96];
-	int fd;
-
-	snprintf(path, sizeof path, "%s/disk1", w->t.dir);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	assert_true(fd >= 0);
-	assert_int_equal(fsync(fd), 0);
-	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-	close(fd);
-}
-
 /* Reads that are not cached are answered in the order in which the disk gives them: any of the 40, also the one that is aborted, may have begun
  * before the request to abort it is there. Then it is answered whole, before the response. After that nothing comes of it. */
 static void test_aborted_commands_answer_no_more(void **state)
@@ -256,7 +243,7 @@ static void test_aborted_commands_answer_no_more(void **state)
 		uint32_t first = w.p.itt + 1, nr_done = 0, begun = 0;
 		bool is_last_done = false;
 		if (i & 2)
-			evict_disk1(&w);
+			wire_evict_disk1(&w);
 		for (int j = 0; j < 40; j++)
 			peer_read10(&w.p, 1, 0, 16000, 16000 * 512);
 		uint32_t last = w.p.itt;

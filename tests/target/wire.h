@@ -4,11 +4,13 @@
 
 /* What the wire tests begin and end with: a ktarget and one connection to it. */
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -52,6 +54,20 @@ static inline void wire_end(struct wire *w)
 {
 	peer_close(&w->p);
 	assert_true(target_stop(&w->t));
+}
+
+/* Take LUN 1 out of the page cache: what is cached and what is not are sent in different ways. */
+static inline void wire_evict_disk1(const struct wire *w)
+{
+	char path[96];
+	int fd;
+
+	snprintf(path, sizeof path, "%s/disk1", w->t.dir);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(fsync(fd), 0);
+	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	close(fd);
 }
 
 #endif
