@@ -248,6 +248,13 @@ bool kedge_file_knows_holes(int fd)
 	return false;
 }
 
+bool kedge_file_is_in_memory(int fd)
+{
+	struct statfs st;
+
+	return fstatfs(fd, &st) == 0 && (uint32_t)st.f_type == TMPFS_MAGIC;
+}
+
 int kedge_lock(int fd, unsigned wait_ms)
 {
 	const struct timespec nap = {.tv_nsec = 10000000};

@@ -45,7 +45,7 @@ struct kedge_disk_io {
 	struct kedge_defer defer;
 	void *priv;
 	uint64_t done_bytes;
-	int way;
+	int way, moved;
 	bool is_fine;
 	struct kedge_disk *disk;
 	struct kedge_disk_io *next;
