@@ -10,9 +10,10 @@
 #include "extents.h"
 #include "meter.h"
 
-#define KCOPY_COPY_BYTES_DEFAULT (1024u * 1024)
+/* One command of the iSCSI source, so that it is written while it is still in the cache of the core that received it; and as many as fill the sessions. */
+#define KCOPY_COPY_BYTES_DEFAULT (256u * 1024)
 #define KCOPY_COPY_BYTES_MAX (4096u * 1024)
-#define KCOPY_INFLIGHT_DEFAULT 8
+#define KCOPY_INFLIGHT_DEFAULT 32
 #define KCOPY_INFLIGHT_MAX 64
 #define KCOPY_SUSPECTS_MAX 128
 /* Of what is wanted first: small pieces, each of which waits a round trip. Beside a workload no more bytes than that. */

@@ -33,7 +33,7 @@ struct kcopy_source_opts {
 	struct kedge_identity identity;
 	const struct kedge_chap *chap; /* copied; NULL: none */
 	const char *initiator_iqn;     /* NULL: a default made from the host name */
-	unsigned nr_sessions;          /* 1 to 16; 0: the default (2) */
+	unsigned nr_sessions;          /* 1 to 16; 0: the default (4) */
 	enum kcopy_transit_mode transit;
 	const char *serial;            /* the unit serial number text that must be found, of whatever form; NULL: any */
 };
