@@ -31,8 +31,10 @@
 #define ZERO_CALL_BYTES (64ull << 20)
 /* No disk has larger logical blocks than this, so direct I/O of whole ones is never refused. */
 #define FINE_BYTES 4096u
-/* In memory: so much is moved at once, in a tenth of a millisecond. More is a worker's, and the loop goes on meanwhile. */
-#define AT_ONCE_BYTES (1u << 20)
+/* In memory: so much is moved at once, in hundredths of a millisecond. More is a worker's: several of them copy side by side, and the loop goes
+ * on. A read is small or somebody waits for it; a write may be a copy of a hydrator's, whose data are still in this core's cache. */
+#define READ_AT_ONCE_BYTES (64u << 10)
+#define WRITE_AT_ONCE_BYTES (256u << 10)
 
 /* How a ZERO is being done (kedge_disk_io.way): tried in this order. */
 enum zero_way { ZERO_BY_RANGE, ZERO_BY_PUNCH, ZERO_BY_WRITING };
@@ -238,7 +240,7 @@ static void moved_cb(void *arg)
  */
 static bool move_at_once(struct file_disk *f, struct kedge_disk_io *io, int fd, char *buf, uint64_t nr_bytes, uint64_t start_bytes)
 {
-	if (!f->is_in_memory || nr_bytes > AT_ONCE_BYTES)
+	if (!f->is_in_memory || nr_bytes > (io->op == KEDGE_DISK_READ ? READ_AT_ONCE_BYTES : WRITE_AT_ONCE_BYTES))
 		return false;
 	ssize_t n = io->op == KEDGE_DISK_READ ? pread(fd, buf, nr_bytes, (off_t)start_bytes) : pwrite(fd, buf, nr_bytes, (off_t)start_bytes);
 	io->moved = n < 0 ? -errno : (int)n;
