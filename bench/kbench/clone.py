@@ -91,7 +91,7 @@ class Clone:
                 raise BenchError(f"{self.name}: {st['bad_bytes']} bad bytes, {st['failure']}")
             if now > seconds:
                 raise BenchError(f"{self.name}: {st['durable_bytes']} of {st['size_bytes']} bytes after {seconds} s")
-            left = now * (st["size_bytes"] / st["durable_bytes"] - 1) if st["durable_bytes"] else 1
+            left = now * (st["size_bytes"] / st["here_bytes"] - 1) if st["here_bytes"] else 1 # what is here is durable in bursts
             time.sleep(min(0.05, max(0.002, left / 4)))
 
     def verify_and_finish(self, seconds=600):
