@@ -37,7 +37,7 @@ struct kedge_loop {
 	struct kedge_timer **heap;
 	int nr_timers, heap_room;
 	uint64_t now_ns, no_spin_ns;
-	bool was_short; /* the last wait */
+	bool was_short; /* the last round: its wait, or it had work and did not wait */
 	unsigned nr_inflight;
 	bool is_stopping;
 	int wake_fd;

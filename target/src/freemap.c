@@ -121,8 +121,10 @@ static _Noreturn void be_reader(struct tgt_free_volume v, int out, unsigned limi
 	struct tgt_ranges ranges = {0};
 	struct kedge_err err = {0};
 	struct answer a = {0};
-	int r = drop_files(&v, &out);
+	int r;
 
+	setsid(); /* who ends our session waits for all of it, and the disk may not let this one go */
+	r = drop_files(&v, &out);
 	a.code = r < 0 ? kedge_err_set(&err, r, KEDGE_SIDE_SOURCE, "the reader keeps its files: %s", strerror(-r))
 		       : read_map(&v, limit_ms, &a, &ranges, &err);
 	a.nr_ranges = a.code == 0 ? (uint32_t)ranges.nr : 0;

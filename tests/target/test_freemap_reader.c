@@ -261,6 +261,7 @@ static void test_the_reader_has_its_volume_and_its_answer_only(void **state)
 		pid = wait_reader();
 	}
 	assert_true(pid > 0 && pid != w.t.pid);
+	assert_int_equal(getsid(pid), pid); /* an agent that ends this ktarget's session does not wait for it */
 	for (int fd = 0; fd < 64; fd++) {
 		what_is(pid, fd, text);
 		if (fd == 2 && WIRE_RSS_SLACK_KIB)

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ahead.h"
 #include "kedge/bytes.h"
@@ -20,9 +21,14 @@ static const uint64_t sizes[] = {15362 * 4096, 243 * 4096 + 512, 1922 * 4096 + 7
 struct run {
 	struct world w;
 	struct ahead *a; /* NULL: the engine is not open */
+	const struct kedge_source_ops *sim_ops;
 	struct kedge_source_ops source_ops;
 	uint64_t at[NR_READERS], nr[NR_READERS]; /* sectors */
 	struct ahead_status sum;
+	struct {
+		struct kedge_source_io *io;
+		kedge_source_fn fn;
+	} fetches[AHEAD_NR]; /* on their way from the source, and wanted */
 };
 
 static struct run *this_run;
@@ -31,6 +37,62 @@ static void source_status(const struct kedge_source *s, struct kedge_source_stat
 {
 	(void)s;
 	*ret_status = (struct kedge_source_status){.state = this_run->w.source.is_away ? KEDGE_SOURCE_AWAY : KEDGE_SOURCE_UP};
+}
+
+static void forget_fetch(struct run *r, const struct kedge_source_io *io, kedge_source_fn *ret_fn)
+{
+	for (unsigned i = 0; i < AHEAD_NR; i++) {
+		if (r->fetches[i].io != io)
+			continue;
+		*ret_fn = r->fetches[i].fn;
+		r->fetches[i].io = NULL;
+	}
+}
+
+static void fetched_cb(struct kedge_source_io *io, int res)
+{
+	kedge_source_fn fn = io->fn;
+
+	forget_fetch(this_run, io, &fn);
+	io->fn = fn;
+	fn(io, res);
+}
+
+static void note_fetch(struct run *r, struct kedge_source_io *io)
+{
+	for (unsigned i = 0; i < AHEAD_NR; i++) {
+		if (r->fetches[i].io)
+			continue;
+		r->fetches[i].io = io;
+		r->fetches[i].fn = io->fn;
+		io->fn = fetched_cb;
+		return;
+	}
+	sim_problem(&r->w.sim, "more than %u fetches at once", AHEAD_NR);
+}
+
+/* No read of the workload asks for what a fetch brings already. */
+static void source_read(struct kedge_source *s, struct kedge_source_io *io)
+{
+	struct run *r = this_run;
+
+	for (unsigned i = 0; i < AHEAD_NR && io->prio == KEDGE_PRIO_FOREGROUND; i++) {
+		const struct kedge_source_io *f = r->fetches[i].io;
+		if (f && f->start_bytes < io->start_bytes + io->nr_bytes && io->start_bytes < f->start_bytes + f->nr_bytes)
+			sim_problem(&r->w.sim, "a read at %" PRIu64 " asked the source for what a fetch brings", io->start_bytes);
+	}
+	if (io->prio == KEDGE_PRIO_BACKGROUND && !io->arg) /* hydration's have one */
+		note_fetch(r, io);
+	r->sim_ops->read(s, io);
+}
+
+static void source_cancel(struct kedge_source *s, struct kedge_source_io *io)
+{
+	kedge_source_fn fn = io->fn;
+
+	forget_fetch(this_run, io, &fn);
+	io->fn = fn;
+	this_run->sim_ops->cancel(s, io);
 }
 
 static void keep_figures(struct run *r)
@@ -47,6 +109,7 @@ static bool open_with_ahead(struct run *r)
 {
 	if (world_open(&r->w) < 0)
 		return false;
+	memset(r->fetches, 0, sizeof r->fetches); /* those of a dead process */
 	r->a = ahead_create(uclone_claims(r->w.u), &r->w.sim.defer);
 	ahead_set_source(r->a, &r->w.source.source);
 	ahead_set_window(r->a, (uint32_t)(4096u << sim_below(&r->w.sim, 9)));
@@ -160,8 +223,11 @@ int main(int argc, char **argv)
 		r = (struct run){0};
 		this_run = &r;
 		world_init(&r.w, seed, sizes[seed % KEDGE_ARRAY_LEN(sizes)]);
-		r.source_ops = *r.w.source.source.ops;
+		r.sim_ops = r.w.source.source.ops;
+		r.source_ops = *r.sim_ops;
 		r.source_ops.status = source_status;
+		r.source_ops.read = source_read;
+		r.source_ops.cancel = source_cancel;
 		r.w.source.source.ops = &r.source_ops;
 		world_create(&r.w);
 		for (unsigned i = 0; i < 6 && !world_is_bad(&r.w); i++, n++)

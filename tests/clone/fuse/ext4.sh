@@ -4,7 +4,8 @@
 # the clone stands alone, and the destination itself is checked. usage: ext4.sh KCLONE KTARGET
 set -euo pipefail
 . "$(dirname "$0")/../kclone/lib.sh"
-need mkfs.ext4 e2fsck jq losetup findmnt
+own_mounts "$@"
+need unshare mkfs.ext4 e2fsck jq losetup findmnt
 kclone=$1 bytes=$((256 * 1024 * 1024)) kills=6
 mnt=$work/mnt
 unmount() { umount "$mnt" 2>/dev/null || true; }

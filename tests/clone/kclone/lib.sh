@@ -37,6 +37,17 @@ need() {
 	done
 }
 
+# own_mounts "$@": this script again, in a mount namespace of its own. Another test that makes a namespace takes a copy of all mounts that it
+# sees along, and a copy holds its device after our umount. What came along here is let go for the same reason.
+own_mounts() {
+	local dir
+	if [ "$(readlink /proc/self/ns/mnt)" = "$(readlink "/proc/$PPID/ns/mnt")" ]; then
+		rmdir "$work"
+		exec unshare --mount --propagation private "$0" "$@"
+	fi
+	for dir in $(awk '$2 ~ "^/(tmp|dev/shm)/" {print $2}' /proc/self/mounts); do umount -l "$dir" 2>/dev/null || true; done
+}
+
 # wait_for SECONDS WHAT COMMAND...: until the command succeeds
 wait_for() {
 	local deadline=$((SECONDS + $1)) what=$2
@@ -93,9 +104,29 @@ ask() { "$kclone" "$@" --control "$work/control"; }
 field() { ask status --json | jq -r "$1"; }
 is_field() { [ "$(field "$1")" = "$2" ]; }
 
+# who_holds DEVICE: open descriptors, holders in the kernel, mounts of any namespace (a copy of ours goes on when we unmount)
+who_holds() {
+	local dev pid
+	dev=$(cat "/sys/block/${1##*/}/dev") || return 0
+	fuser -v "$1" 2>&1 | grep -v '^Cannot stat' || true
+	ls "/sys/block/${1##*/}/holders"
+	for pid in $(grep -l " $dev " /proc/[0-9]*/mountinfo 2>/dev/null | cut -d/ -f3); do
+		echo "mounted for $pid, $(tr '\0' ' ' <"/proc/$pid/cmdline"), namespace $(readlink "/proc/$pid/ns/mnt") (ours: $(readlink /proc/self/ns/mnt))"
+	done
+}
+
+# stop_serve: a kclone that refuses, as somebody has its device open, goes on serving: then this says who
 stop_serve() {
-	local code=0
+	local code=0 device deadline=$((SECONDS + 40))
+	device=$(field .device.block)
 	ask stop
+	while kill -0 "$serve_pid" 2>/dev/null; do
+		[ $SECONDS -le $deadline ] || {
+			[ ! -b "$device" ] || who_holds "$device" >&2
+			die "kclone serve does not end: $(tail -1 "$work/serve.log")"
+		}
+		sleep 0.05
+	done
 	wait "$serve_pid" || code=$?
 	[ "$code" = 0 ] || die "kclone serve ended with $code"
 	"$kclone" check --meta "$work/meta" >"$work/check.out" || die "kclone check: $(cat "$work/check.out")"
