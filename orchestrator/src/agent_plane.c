@@ -318,7 +318,7 @@ int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u,
 	if (res)
 		return res;
 	bool is_kernel = plane_clone_is_kernel(u); /* a device of the kernel's, no file */
-	char *argv[16] = {program, "serve", "--meta", (char *)u->clone.meta, "--block", "--control", socket, "--no-attach", "--no-hydrate"};
+	char *argv[20] = {program, "serve", "--meta", (char *)u->clone.meta, "--block", "--control", socket, "--no-attach", "--no-hydrate"};
 	int n = 9;
 	if (!is_kernel)
 		argv_add(argv, &n, "--fuse", disk);
@@ -326,6 +326,8 @@ int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u,
 		argv_add(argv, &n, "--floor", (char *)c->hydrate_floor);
 	if (c->latency_factor[0])
 		argv_add(argv, &n, "--latency-factor", (char *)c->latency_factor);
+	if (c->transit[0])
+		argv_add(argv, &n, "--transit", (char *)c->transit);
 	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log, .pid_path = pid},
 			  &proc, err);
 	return res ? res : wait_device(c, u, &proc, log, ret_device, err);

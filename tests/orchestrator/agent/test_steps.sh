@@ -59,7 +59,7 @@ step_fails STATE a v1 "$U" "$M" 1 FENCE '{"to":"b"}'
 reserve v1 "$U" "$M" 1
 device=$(jq -r .result.device <<<"$STEP_BODY")
 [ -b "$device" ] || die "no device: $STEP_BODY"
-tr '\0' ' ' <"/proc/$(clone_pid v1)/cmdline" | grep -q -- "--floor 7M --latency-factor 2.5 " || die "kclone does not know of the agent's pace"
+tr '\0' ' ' <"/proc/$(clone_pid v1)/cmdline" | grep -q -- "--floor 7M --latency-factor 2.5 --transit checked " || die "kclone does not know of the agent's pace"
 reserve v1 "$U" "$M" 1 # again: the stored answer
 [ "$(jq -r .result.device <<<"$STEP_BODY")" = "$device" ]
 workload b start w-v1
