@@ -292,6 +292,22 @@ static void argv_add(char **argv, int *n, char *option, char *value)
 	argv[(*n)++] = value;
 }
 
+struct pace_texts {
+	char floor[24], latency_factor[12], transit[10]; /* empty: kclone's own */
+};
+
+/* The move's word first, then the host's. */
+static void pace_texts(const struct kedged_config *c, const struct pace *p, struct pace_texts *out)
+{
+	strcpy(out->floor, c->hydrate_floor);
+	strcpy(out->latency_factor, c->latency_factor);
+	strcpy(out->transit, p->transit[0] ? p->transit : c->transit);
+	if (p->has_floor)
+		snprintf(out->floor, sizeof out->floor, "%" PRIu64, p->floor_bps);
+	if (p->has_latency)
+		snprintf(out->latency_factor, sizeof out->latency_factor, "%u.%02u", p->latency_percent / 100 % 1000, p->latency_percent % 100);
+}
+
 int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u, char ret_device[AGENT_DEVICE_MAX],
 		      struct kedge_err *err)
 {
@@ -318,14 +334,18 @@ int plane_clone_serve(const struct kedged_config *c, const struct agent_unit *u,
 	if (res)
 		return res;
 	bool is_kernel = plane_clone_is_kernel(u); /* a device of the kernel's, no file */
-	char *argv[16] = {program, "serve", "--meta", (char *)u->clone.meta, "--block", "--control", socket, "--no-attach", "--no-hydrate"};
+	char *argv[20] = {program, "serve", "--meta", (char *)u->clone.meta, "--block", "--control", socket, "--no-attach", "--no-hydrate"};
 	int n = 9;
 	if (!is_kernel)
 		argv_add(argv, &n, "--fuse", disk);
-	if (c->hydrate_floor[0])
-		argv_add(argv, &n, "--floor", (char *)c->hydrate_floor);
-	if (c->latency_factor[0])
-		argv_add(argv, &n, "--latency-factor", (char *)c->latency_factor);
+	struct pace_texts texts;
+	pace_texts(c, &u->clone.pace, &texts);
+	if (texts.floor[0])
+		argv_add(argv, &n, "--floor", texts.floor);
+	if (texts.latency_factor[0])
+		argv_add(argv, &n, "--latency-factor", texts.latency_factor);
+	if (texts.transit[0])
+		argv_add(argv, &n, "--transit", texts.transit);
 	res = agent_spawn(&(struct agent_spawn_opts){.argv = argv, .envp = plane_env, .cwd = "/", .log_path = log, .pid_path = pid},
 			  &proc, err);
 	return res ? res : wait_device(c, u, &proc, log, ret_device, err);

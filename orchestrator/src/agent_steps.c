@@ -168,7 +168,7 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 	bool is_again = u->d.vol.record.state == AGENT_STATE_RESERVED && u->d.vol.record.epoch == w->q.epoch;
 	bool is_kept = u->d.vol.record.state == AGENT_STATE_RETAINED && u->d.vol.path[0];
 	struct unit *other = unit_by_name(u->s, u->d.vol.name);
-	int res = fields_check(w->args, "size_bytes lbs_bytes source_host workload spec start initiator_iqn engine", err);
+	int res = fields_check(w->args, "size_bytes lbs_bytes source_host workload spec start initiator_iqn engine " PACE_FIELDS, err);
 
 	if (res)
 		return res;
@@ -201,7 +201,8 @@ static int prepare_reserve(struct unit *u, const struct step_wait *w, struct age
 	kedge_chap_fini(&next->clone.chap);
 	memset(&next->clone, 0, sizeof next->clone);
 	next->clone.mode = AGENT_CLONE_MAKING;
-	if (json_object_get(w->args, "initiator_iqn"))
+	res = pace_read(w->args, &next->clone.pace, err);
+	if (!res && json_object_get(w->args, "initiator_iqn"))
 		res = read_iqn(w->args, "initiator_iqn", next->clone.initiator, err);
 	if (res)
 		return res;

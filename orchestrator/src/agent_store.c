@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "db.h"
+#include "pace_db.h"
 
 static const char schema_sql[] =
 	"CREATE TABLE volumes("
@@ -28,7 +29,7 @@ static const char schema_sql[] =
 	"CREATE TABLE clones("
 	" uuid TEXT PRIMARY KEY, mode INTEGER NOT NULL, meta TEXT NOT NULL, url TEXT NOT NULL, initiator TEXT NOT NULL,"
 	" user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL, mutual_secret TEXT NOT NULL,"
-	" is_hydrating INTEGER NOT NULL, rate_bps INTEGER NOT NULL) STRICT;"
+	" is_hydrating INTEGER NOT NULL, rate_bps INTEGER NOT NULL, " PACE_COLUMNS_SQL ") STRICT;"
 	"CREATE TABLE exports("
 	" uuid TEXT PRIMARY KEY, iqn TEXT NOT NULL, initiator TEXT NOT NULL, port INTEGER NOT NULL,"
 	" user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL, mutual_secret TEXT NOT NULL,"
@@ -44,9 +45,12 @@ static const char schema_sql[] =
 	" uuid TEXT NOT NULL, epoch INTEGER NOT NULL, name TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY(uuid, epoch)) STRICT;"
 	"CREATE TABLE facts(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
 
-static const char *const upgrades[] = {"ALTER TABLE exports ADD COLUMN left_out_bytes INTEGER NOT NULL DEFAULT 0"};
+static const char *const upgrades[] = {
+	"ALTER TABLE exports ADD COLUMN left_out_bytes INTEGER NOT NULL DEFAULT 0",
+	PACE_UPGRADE_SQL("clones"),
+};
 
-static const struct db_schema schema = {"agent records", schema_sql, 0x6b656461 /* "keda" */, 2, upgrades};
+static const struct db_schema schema = {"agent records", schema_sql, 0x6b656461 /* "keda" */, 3, upgrades};
 
 struct agent_store {
 	struct db *db;
@@ -166,7 +170,7 @@ static int put_clone(struct agent_store *s, const struct agent_unit *u, struct k
 
 	if (u->clone.mode == AGENT_CLONE_NONE)
 		return delete_part(s, "DELETE FROM clones WHERE uuid=?", &u->vol.uuid, err);
-	res = db_prepare(s->db, "INSERT OR REPLACE INTO clones VALUES(?,?,?,?,?,?,?,?,?,?,?)", &r, err);
+	res = db_prepare(s->db, "INSERT OR REPLACE INTO clones VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &r, err);
 	if (res)
 		return res;
 	db_put_uuid(&r, &u->vol.uuid);
@@ -177,6 +181,7 @@ static int put_clone(struct agent_store *s, const struct agent_unit *u, struct k
 	put_chap(&r, &u->clone.chap);
 	db_put_number(&r, u->clone.is_hydrating);
 	db_put_number(&r, u->clone.rate_bps);
+	pace_put(&r, &u->clone.pace);
 	return db_run(&r, "clone", err);
 }
 
@@ -277,7 +282,7 @@ static int get_clone(struct db_row *r, struct agent_unit *u)
 		return -EINVAL;
 	u->clone.is_hydrating = db_get_number(r) != 0;
 	u->clone.rate_bps = db_get_number(r);
-	return 0;
+	return pace_get(r, &u->clone.pace);
 }
 
 static int get_export(struct db_row *r, struct agent_unit *u)
@@ -319,7 +324,7 @@ static int load_unit(struct agent_store *s, struct db_row *r, struct agent_unit 
 	if (broken)
 		return kedge_err_set(err, KEDGE_E_META_CORRUPT, KEDGE_SIDE_CONTROL, "agent records of volume %s: %s", u->vol.name,
 				     broken);
-	res = load_part(s, "SELECT mode,meta,url,initiator,user,secret,mutual_user,mutual_secret,is_hydrating,rate_bps FROM clones WHERE uuid=?",
+	res = load_part(s, "SELECT mode,meta,url,initiator,user,secret,mutual_user,mutual_secret,is_hydrating,rate_bps," PACE_COLUMNS " FROM clones WHERE uuid=?",
 			u, get_clone, err);
 	if (!res)
 		res = load_part(s, "SELECT iqn,initiator,port,user,secret,mutual_user,mutual_secret,left_out_bytes FROM exports WHERE uuid=?",

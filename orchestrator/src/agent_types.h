@@ -12,6 +12,7 @@
 #include "kedge/name.h"
 #include "kedge/proc.h"
 #include "kedge/uuid.h"
+#include "pace.h"
 
 #define AGENT_PATH_MAX 512
 #define AGENT_URL_MAX 512
@@ -43,6 +44,7 @@ struct agent_clone {
 	struct kedge_chap chap;
 	bool is_hydrating; /* HYDRATE was asked: a clone that is served again goes on by itself, at this rate */
 	uint64_t rate_bps; /* 0: no limit */
+	struct pace pace;  /* what its move asks for; the rest is the host's */
 };
 
 struct agent_export {

@@ -16,6 +16,7 @@
 #include "cli_view.h"
 #include "duration.h"
 #include "kedge/size.h"
+#include "pace.h"
 
 /* Long enough for a plan that asks all hosts. */
 #define PLAN_TIMEOUT_MS 120000
@@ -31,6 +32,24 @@ static int parse_count(const char *text, unsigned max, unsigned *ret_count)
 	if (*end || v == 0 || v > max)
 		return -EINVAL;
 	*ret_count = (unsigned)v;
+	return 0;
+}
+
+/* How it is copied; what is not said is what the destinations' kedged.conf says. */
+static int pace_options(struct cli *c, json_t *body)
+{
+	const char *floor = cli_opt(c, "floor"), *factor = cli_opt(c, "latency-factor"), *transit = cli_opt(c, "transit");
+	struct pace p = {.has_floor = floor != NULL, .has_latency = factor != NULL};
+
+	if (floor && (kedge_size_parse(floor, &p.floor_bps) || p.floor_bps > INT64_MAX))
+		return cli_error(KEDGE_EXIT_USAGE, NULL, "--floor: \"%s\" is not bytes a second (e.g. 20M, 0)", floor);
+	if (factor && (kedge_factor_parse(factor, &p.latency_percent) || (p.latency_percent && (p.latency_percent < 101 || p.latency_percent > 10000))))
+		return cli_error(KEDGE_EXIT_USAGE, NULL, "--latency-factor: \"%s\" is not a factor from 1.01 to 100, or 0", factor);
+	if (transit && !pace_is_transit(transit))
+		return cli_error(KEDGE_EXIT_USAGE, NULL, "--transit is " PACE_TRANSITS ", not \"%s\"", transit);
+	if (transit)
+		strcpy(p.transit, transit);
+	pace_write(&p, body);
 	return 0;
 }
 
@@ -62,7 +81,7 @@ static int common_options(struct cli *c, bool is_dry_run, json_t *body)
 		json_object_set_new(body, "hold_ms", json_integer((json_int_t)v));
 	}
 	json_object_set_new(body, "dry_run", json_boolean(is_dry_run));
-	return 0;
+	return pace_options(c, body);
 }
 
 static size_t nr_blockers(const json_t *plan)

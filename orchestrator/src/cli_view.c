@@ -283,6 +283,19 @@ void view_rest_line(const json_t *migrations, const bool *is_shown, char *out, s
 	}
 }
 
+/* What the drain itself says of how it copies. */
+static void add_pace(const json_t *drain, char *out, size_t out_max)
+{
+	char floor[32];
+
+	if (json_is_integer(json_object_get(drain, "floor_bps")))
+		add(out, out_max, ", floor %s/s", kedge_size_format(view_u64(drain, "floor_bps"), floor, sizeof floor));
+	if (json_is_integer(json_object_get(drain, "latency_percent")))
+		add(out, out_max, ", latency factor %.2f", (double)view_u64(drain, "latency_percent") / 100);
+	if (view_text(drain, "transit", "")[0])
+		add(out, out_max, ", transit %s", view_text(drain, "transit", ""));
+}
+
 void view_drain_line(const json_t *drain, unsigned width, char *out, size_t out_max)
 {
 	const json_t *migrations = json_object_get(drain, "migrations");
@@ -307,6 +320,7 @@ void view_drain_line(const json_t *drain, unsigned width, char *out, size_t out_
 		    view_text(drain, "state", "?"), nr_done, json_array_size(migrations), nr_running);
 	add(out, out_max, ", %s of %s moved, %s exposed", kedge_size_format(durable_bytes, durable, sizeof durable),
 	    kedge_size_format(size_bytes, size, sizeof size), kedge_size_format(exposed_bytes, exposed, sizeof exposed));
+	add_pace(drain, out, out_max);
 	view_clean(out);
 	if (width && strlen(out) > width)
 		out[width] = 0;

@@ -21,6 +21,7 @@
 #include "kedge/bytes.h"
 #include "kedge/file.h"
 #include "orch/kedged.h"
+#include "pace.h"
 
 /* libinih's own buffer holds 200 bytes and breaks longer lines into two without a word. */
 #define LINE_BYTES_MAX 190
@@ -176,6 +177,14 @@ static int set_latency_factor(struct reader *r, const char *value)
 	return 0;
 }
 
+static int set_transit(struct reader *r, const char *value)
+{
+	if (!pace_is_transit(value))
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "transit is " PACE_TRANSITS ", not \"%s\"", value);
+	strcpy(r->config->transit, value);
+	return 0;
+}
+
 static int set_hold(struct reader *r, const char *value)
 {
 	if (duration_parse(value, &r->config->hold_ms))
@@ -210,6 +219,7 @@ static const struct {
 	{"agent", "free_space", set_free_space},
 	{"agent", "hydrate_floor", set_hydrate_floor},
 	{"agent", "latency_factor", set_latency_factor},
+	{"agent", "transit", set_transit},
 	{"coordinator", "hold", set_hold},
 	{"coordinator", "release", set_release},
 };

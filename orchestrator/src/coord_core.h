@@ -23,6 +23,7 @@
 #include "kedge/err.h"
 #include "kedge/name.h"
 #include "kedge/uuid.h"
+#include "pace.h"
 
 #define COORD_PORTAL_MAX 64
 
@@ -104,6 +105,7 @@ struct coord_migration {
 	uint64_t size_bytes;
 	uint32_t lbs_bytes;
 	uint64_t rate_bps;
+	struct pace pace;
 	uint64_t hold_ms;
 	bool is_release_delete;
 	char engine[COORD_ENGINE_MAX]; /* of the clone: "user" or "dm" */

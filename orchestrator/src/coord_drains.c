@@ -163,6 +163,7 @@ static int make_migration(struct coord_service *s, const struct coord_drain *d, 
 	m->size_bytes = move->size_bytes;
 	m->lbs_bytes = move->lbs_bytes;
 	m->rate_bps = d->rate_bps;
+	m->pace = d->pace;
 	m->hold_ms = d->hold_ms;
 	m->is_release_delete = d->is_release_delete;
 	strcpy(m->engine, move->engine);

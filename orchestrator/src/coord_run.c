@@ -85,12 +85,17 @@ static json_t *reserve_args(const struct run *r)
 {
 	const struct coord_migration *m = &r->f.m;
 	char *spec = coord_store_get_spec(r->s->store, &m->id), iqn[KEDGE_IQN_MAX + 1];
-	json_t *parsed = spec ? json_loads(spec, 0, NULL) : NULL;
+	json_t *parsed = spec ? json_loads(spec, 0, NULL) : NULL, *args;
 
 	free(spec);
-	return json_pack("{s:I, s:i, s:s, s:s?, s:o?, s:b, s:s, s:s}", "size_bytes", (json_int_t)m->size_bytes, "lbs_bytes", (int)m->lbs_bytes,
+	args = json_pack("{s:I, s:i, s:s, s:s?, s:o?, s:b, s:s, s:s}", "size_bytes", (json_int_t)m->size_bytes, "lbs_bytes", (int)m->lbs_bytes,
 			 "source_host", m->from, "workload", m->workload[0] ? m->workload : NULL, "spec", parsed, "start", m->wants_start,
 			 "initiator_iqn", coord_initiator_iqn(m, iqn), "engine", m->engine[0] ? m->engine : "user");
+	/* only what was asked for: an agent that does not know of it does without it as long as nobody wants it, and refuses then, before
+	 * anything is stopped */
+	if (args)
+		pace_write(&m->pace, args);
+	return args;
 }
 
 /* EXPORT and ATTACH: the two ends of one session. NULL when the credentials are gone. */

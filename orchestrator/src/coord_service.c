@@ -324,7 +324,7 @@ static int read_drain(const struct coord_service *s, const json_t *body, struct 
 {
 	const char *release = text(body, "release"), *engine = text(body, "engine");
 	uint64_t parallel;
-	int res = fields_check(body, "v host to max_parallel dry_run workload rate_bps release hold_ms engine", err);
+	int res = fields_check(body, "v host to max_parallel dry_run workload rate_bps release hold_ms engine " PACE_FIELDS, err);
 
 	if (!res)
 		res = read_name(body, "host", d->host, err);
@@ -336,6 +336,8 @@ static int read_drain(const struct coord_service *s, const json_t *body, struct 
 		res = read_number(body, "max_parallel", MAX_PARALLEL, 1, &parallel, err);
 	if (!res)
 		res = read_number(body, "rate_bps", INT64_MAX, 0, &d->rate_bps, err);
+	if (!res)
+		res = pace_read(body, &d->pace, err);
 	if (!res)
 		res = read_number(body, "hold_ms", INT64_MAX / 2, s->config->hold_ms, &d->hold_ms, err);
 	if (res)

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "db.h"
+#include "pace_db.h"
 
 #define TIMES_MAX 1024
 
@@ -24,7 +25,7 @@ static const char schema_sql[] =
 	"CREATE TABLE drains("
 	" id TEXT PRIMARY KEY, host TEXT NOT NULL, dest TEXT NOT NULL, workload TEXT NOT NULL, max_parallel INTEGER NOT NULL,"
 	" rate_bps INTEGER NOT NULL, hold_ms INTEGER NOT NULL, is_release_delete INTEGER NOT NULL, state INTEGER NOT NULL,"
-	" started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL) STRICT;"
+	" started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, " PACE_COLUMNS_SQL ") STRICT;"
 	"CREATE TABLE migrations("
 	" nr INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, drain TEXT NOT NULL, volume_uuid TEXT NOT NULL,"
 	" volume TEXT NOT NULL, workload TEXT NOT NULL, source TEXT NOT NULL, dest TEXT NOT NULL, epoch INTEGER NOT NULL,"
@@ -34,7 +35,7 @@ static const char schema_sql[] =
 	" verified_bytes INTEGER NOT NULL, written_bytes INTEGER NOT NULL, mismatch_bytes INTEGER NOT NULL,"
 	" is_released INTEGER NOT NULL, hold_until_ms INTEGER NOT NULL, times TEXT NOT NULL,"
 	" engine TEXT NOT NULL DEFAULT 'user', hole_bytes INTEGER NOT NULL DEFAULT 0, sampled_bytes INTEGER NOT NULL DEFAULT 0,"
-	" sample_seed INTEGER NOT NULL DEFAULT 0, left_out_bytes INTEGER NOT NULL DEFAULT 0) STRICT;"
+	" sample_seed INTEGER NOT NULL DEFAULT 0, left_out_bytes INTEGER NOT NULL DEFAULT 0, " PACE_COLUMNS_SQL ") STRICT;"
 	"CREATE TABLE specs(migration TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;"
 	"CREATE TABLE secrets("
 	" migration TEXT PRIMARY KEY, user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL,"
@@ -53,9 +54,10 @@ static const char *const upgrades[] = {
 	"ALTER TABLE migrations ADD COLUMN sampled_bytes INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE migrations ADD COLUMN sample_seed INTEGER NOT NULL DEFAULT 0",
 	"ALTER TABLE migrations ADD COLUMN left_out_bytes INTEGER NOT NULL DEFAULT 0",
+	PACE_UPGRADE_SQL("drains") ";" PACE_UPGRADE_SQL("migrations"),
 };
 
-static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 4, upgrades};
+static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 5, upgrades};
 
 struct coord_store {
 	struct db *db;
@@ -71,7 +73,7 @@ static int damaged(struct kedge_err *err, const char *what)
 int coord_store_put_drain(struct coord_store *s, const struct coord_drain *d, struct kedge_err *err)
 {
 	struct db_row r;
-	int res = db_prepare(s->db, "INSERT OR REPLACE INTO drains VALUES(?,?,?,?,?,?,?,?,?,?,?)", &r, err);
+	int res = db_prepare(s->db, "INSERT OR REPLACE INTO drains VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &r, err);
 
 	if (res)
 		return res;
@@ -86,6 +88,7 @@ int coord_store_put_drain(struct coord_store *s, const struct coord_drain *d, st
 	db_put_number(&r, d->state);
 	db_put_number(&r, d->started_ms);
 	db_put_number(&r, d->ended_ms);
+	pace_put(&r, &d->pace);
 	return db_run(&r, "drain", err);
 }
 
@@ -104,7 +107,7 @@ static int get_drain(struct db_row *r, struct coord_drain *d)
 	d->started_ms = db_get_number(r);
 	d->ended_ms = db_get_number(r);
 	d->state = (enum coord_drain_state)state;
-	return state <= COORD_DRAIN_ABORTED ? 0 : -EINVAL;
+	return state <= COORD_DRAIN_ABORTED ? pace_get(r, &d->pace) : -EINVAL;
 }
 
 int coord_store_load_drains(struct coord_store *s, int (*fn)(void *arg, const struct coord_drain *d), void *arg,
@@ -151,8 +154,8 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 			     "INSERT INTO migrations(id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,"
 			     "rate_bps,hold_ms,is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,"
 			     "verified_bytes,written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,"
-			     "hole_bytes,sampled_bytes,sample_seed,left_out_bytes)"
-			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+			     "hole_bytes,sampled_bytes,sample_seed,left_out_bytes," PACE_COLUMNS ")"
+			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 			     " ON CONFLICT(id) DO UPDATE SET size_bytes=excluded.size_bytes, lbs_bytes=excluded.lbs_bytes,"
 			     " wants_start=excluded.wants_start, step=excluded.step, aborted_at=excluded.aborted_at,"
 			     " is_failed=excluded.is_failed, reason_code=excluded.reason_code, reason=excluded.reason,"
@@ -197,6 +200,7 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 	db_put_number(&r, m->sampled_bytes);
 	db_put_number(&r, m->sample_seed);
 	db_put_number(&r, m->left_out_bytes);
+	pace_put(&r, &m->pace);
 	return res ? res : db_run(&r, "migration", err);
 }
 
@@ -255,7 +259,7 @@ static int get_migration(struct db_row *r, struct coord_migration *m)
 	m->sampled_bytes = db_get_number(r);
 	m->sample_seed = db_get_number(r);
 	m->left_out_bytes = db_get_number(r);
-	return 0;
+	return pace_get(r, &m->pace);
 }
 
 int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, const struct coord_migration *m), void *arg,
@@ -266,7 +270,7 @@ int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, cons
 				       "SELECT id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,rate_bps,hold_ms,"
 				       "is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,verified_bytes,"
 				       "written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,hole_bytes,sampled_bytes,"
-				       "sample_seed,left_out_bytes FROM migrations ORDER BY nr",
+				       "sample_seed,left_out_bytes," PACE_COLUMNS " FROM migrations ORDER BY nr",
 				       &r, err);
 
 	if (res)

@@ -20,6 +20,7 @@ struct coord_drain {
 	char workload[KEDGE_NAME_MAX + 1]; /* a move of one; empty: all of the host */
 	unsigned max_parallel;
 	uint64_t rate_bps, hold_ms;
+	struct pace pace;
 	bool is_release_delete;
 	char engine[8]; /* asked for: "auto", "user" or "dm"; not recorded: each migration has its own */
 	enum coord_drain_state state;

@@ -126,18 +126,20 @@ json_t *drain_json(struct coord_service *s, const struct drain *d)
 {
 	static const char *const states[] = {"running", "done", "failed", "partly", "aborted"};
 	char id[KEDGE_UUID_TEXT_MAX];
-	json_t *migrations = json_array();
+	json_t *migrations = json_array(), *out;
 
 	kedge_uuid_format(&d->d.id, id);
 	for (const struct run *r = s->runs; r; r = r->next)
 		if (drain_has(d, r))
 			json_array_append_new(migrations, migration_json(r));
-	return json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:i, s:I, s:o, s:o, s:s, s:I, s:b}", "id", id, "host", d->d.host, "to",
+	out = json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:i, s:I, s:o, s:o, s:s, s:I, s:b, s:n, s:n, s:n}", "id", id, "host", d->d.host, "to",
 			 d->d.to[0] ? d->d.to : NULL, "workload", d->d.workload[0] ? d->d.workload : NULL, "state",
 			 states[drain_state(s, d)], "max_parallel", (int)d->d.max_parallel, "started_ms", (json_int_t)d->d.started_ms,
 			 "ended_ms", d->d.ended_ms ? json_integer((json_int_t)d->d.ended_ms) : json_null(), "migrations", migrations,
 			 "release", d->d.is_release_delete ? "delete" : "keep", "hold_ms", (json_int_t)d->d.hold_ms, "is_host_cordoned",
-			 !d->d.workload[0] && cordon_of(s, d->d.host));
+			 !d->d.workload[0] && cordon_of(s, d->d.host), "floor_bps", "latency_percent", "transit");
+	pace_write(&d->d.pace, out);
+	return out;
 }
 
 char *receipt_text(const struct run *r)

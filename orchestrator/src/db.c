@@ -64,6 +64,14 @@ void db_put_number(struct db_row *r, uint64_t v)
 	sqlite3_bind_int64(r->stmt, ++r->col, (sqlite3_int64)v);
 }
 
+void db_put_maybe(struct db_row *r, bool is_there, uint64_t v)
+{
+	if (is_there)
+		db_put_number(r, v);
+	else
+		sqlite3_bind_null(r->stmt, ++r->col);
+}
+
 void db_put_uuid(struct db_row *r, const struct kedge_uuid *u)
 {
 	char text[KEDGE_UUID_TEXT_MAX] = "";
@@ -117,6 +125,14 @@ char *db_get_heap_text(struct db_row *r)
 uint64_t db_get_number(struct db_row *r)
 {
 	return (uint64_t)sqlite3_column_int64(r->stmt, r->col++);
+}
+
+bool db_get_maybe(struct db_row *r, uint64_t *ret_v)
+{
+	bool is_there = sqlite3_column_type(r->stmt, r->col) != SQLITE_NULL;
+
+	*ret_v = db_get_number(r);
+	return is_there;
 }
 
 int db_get_uuid(struct db_row *r, struct kedge_uuid *ret_uuid)

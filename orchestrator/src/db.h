@@ -47,6 +47,9 @@ int db_exec(struct db *db, const char *sql, const char *doing, struct kedge_err 
 int db_prepare(struct db *db, const char *sql, struct db_row *ret_row, struct kedge_err *err);
 void db_put_text(struct db_row *r, const char *text);
 void db_put_number(struct db_row *r, uint64_t v);
+/* A number that may be missing: NULL in the table. */
+void db_put_maybe(struct db_row *r, bool is_there, uint64_t v);
+bool db_get_maybe(struct db_row *r, uint64_t *ret_v);
 /* A null uuid is an empty text. */
 void db_put_uuid(struct db_row *r, const struct kedge_uuid *u);
 /* Runs a statement that gives no rows, and ends it. */

@@ -9,7 +9,12 @@ cluster_start
 workload_create one a 256M 64 --journal delete
 kedge workload start one
 wait_for 30 has_acks one a 100 || die "the workload commits nothing"
-drain_start a
+drain_start a --rate 32M --floor 3M --latency-factor 4 --transit checked
+# from the command to the program that copies: before what b's configuration says
+has_pace() { cat "$CLUSTER_DIR"/b/run/vol/one/kclone.pid 2>/dev/null | { read -r pid _ && tr '\0' ' ' <"/proc/$pid/cmdline"; } | grep -q -- "--floor 3145728 --latency-factor 4.00 --transit checked "; }
+wait_for 30 has_pace || die "kclone was not told how to copy"
+check_pace() { kedge status "$DRAIN" | grep -F "floor 3.00 MiB/s, latency factor 4.00, transit checked"; }
+proof "status says how the drain copies" check_pace
 drain_wait 120
 migration=$(migration_of one)
 proof "nothing of the workload is left on a" check_not_in_host a

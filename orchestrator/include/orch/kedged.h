@@ -37,7 +37,7 @@ struct kedged_config {
 	char bin_dir[KEDGED_PATH_MAX];          /* bin_dir = where kedged itself is: ktarget, kclone */
 	bool is_verify_holes_read;              /* verify_holes = status | read */
 	bool is_free_skipped;                   /* free_space = copy | skip: what exports do with free blocks of file systems */
-	char hydrate_floor[24], latency_factor[12]; /* as kclone serve takes them; empty: its own */
+	char hydrate_floor[24], latency_factor[12], transit[8]; /* as kclone serve takes them; empty: its own */
 	/* [coordinator] */
 	uint64_t hold_ms;                       /* hold = 0s: how long a source copy is kept after the move */
 	bool is_release_delete;                 /* release = delete | keep */

@@ -69,6 +69,7 @@ agent_config() { # HOST
 		bin_dir = $BIN_DIR
 		hydrate_floor = 7M
 		latency_factor = 2.5
+		transit = checked
 	END
 }
 

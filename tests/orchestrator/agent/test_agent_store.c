@@ -62,7 +62,8 @@ static struct agent_unit full_unit(void)
 					     .unexported_epoch = 6, .aborted_epoch = 5, .reserved_epoch = 3, .attached_epoch = 3,
 					     .booted_epoch = 3, .revoked_epoch = 2};
 	u.clone = (struct agent_clone){.mode = AGENT_CLONE_ATTACHED, .meta = "/m", .url = "iscsi://x", .initiator = "iqn.i",
-				       .chap = {"u", "s", "mu", "ms"}};
+				       .chap = {"u", "s", "mu", "ms"},
+				       .pace = {.has_floor = true, .has_latency = true, .floor_bps = INT64_MAX, .latency_percent = 101, .transit = "zstd"}};
 	u.export = (struct agent_export){.is_recorded = true, .iqn = "iqn.t", .initiator = "iqn.j", .port = 65535, .chap = {"a", "b", "c", "d"},
 					 .left_out_bytes = 1ull << 50};
 	u.work = (struct agent_workload){.is_defined = true, .name = "w", .spec = strdup("{\"start\":[\"x\"]}"), .is_wanted = true, .epoch = 4,
@@ -287,11 +288,36 @@ static void test_upgrade(void **state)
 	assert_int_equal(db_open(&one, path, &db, &err), KEDGE_E_META_VERSION);
 }
 
+/* What an agent of before paces were recorded left: all of it is there, and no pace is given. */
+static void test_store_takes_over_version_2(void **state)
+{
+	struct agent_store *s = reopen(NULL);
+	struct agent_unit u = full_unit();
+	char command[512];
+
+	(void)state;
+	assert_int_equal(agent_store_put_unit(s, &u, NULL), 0);
+	agent_store_close(s);
+	snprintf(command, sizeof command,
+		 "sqlite3 %s 'ALTER TABLE clones DROP COLUMN floor_bps; ALTER TABLE clones DROP COLUMN latency_percent;"
+		 " ALTER TABLE clones DROP COLUMN transit; PRAGMA user_version=2'", path);
+	assert_int_equal(system(command), 0);
+	s = reopen(NULL);
+	load(s);
+	assert_int_equal(nr_loaded, 1);
+	memset(&u.clone.pace, 0, sizeof u.clone.pace);
+	assert_memory_equal(&loaded[0].clone, &u.clone, sizeof u.clone);
+	forget_loaded();
+	agent_unit_fini(&u);
+	agent_store_close(s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_upgrade, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_gives_back_every_field, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_store_takes_over_version_2, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_transaction_is_whole_or_not_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_refuses_a_workload_name_twice, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_store_refuses_foreign_and_damaged_files, set_up, tear_down),

@@ -41,7 +41,7 @@ prepare() { # VOLUME: a local volume with a running workload on host a; sets U, 
 chap='{"user":"in","secret":"0123456789abcdef0123","mutual_user":"out","mutual_secret":"fedcba98765432109876"}'
 iqn() { echo "iqn.2026-01.test.kedge:$1"; }
 
-reserve() { step_done b "$1" "$2" "$3" "$4" RESERVE "{\"size_bytes\":$SIZE,\"lbs_bytes\":512,\"source_host\":\"a\",\"workload\":\"w-$1\",\"spec\":$spec,\"initiator_iqn\":\"$(iqn b)\"}"; }
+reserve() { step_done b "$1" "$2" "$3" "$4" RESERVE "{\"size_bytes\":$SIZE,\"lbs_bytes\":512,\"source_host\":\"a\",\"workload\":\"w-$1\",\"spec\":$spec,\"initiator_iqn\":\"$(iqn b)\"${PACE:-}}"; }
 export_it() { step_done a "$1" "$2" "$3" "$4" EXPORT "{\"iqn\":\"$(iqn "$1")\",\"initiator_iqn\":\"$(iqn b)\",\"chap\":$chap}"; PORTAL=$(jq -r .result.portal <<<"$STEP_BODY"); }
 url() { [ -n "${FILE_SOURCE:-}" ] && echo "$PATH_A" || echo "iscsi://$PORTAL/$(iqn "$1")/1"; }
 attach() { step_done b "$1" "$2" "$3" "$4" ATTACH "{\"url\":\"$(url "$1")\",\"initiator_iqn\":\"$(iqn b)\",\"chap\":$chap}"; }
@@ -59,7 +59,7 @@ step_fails STATE a v1 "$U" "$M" 1 FENCE '{"to":"b"}'
 reserve v1 "$U" "$M" 1
 device=$(jq -r .result.device <<<"$STEP_BODY")
 [ -b "$device" ] || die "no device: $STEP_BODY"
-tr '\0' ' ' <"/proc/$(clone_pid v1)/cmdline" | grep -q -- "--floor 7M --latency-factor 2.5 " || die "kclone does not know of the agent's pace"
+tr '\0' ' ' <"/proc/$(clone_pid v1)/cmdline" | grep -q -- "--floor 7M --latency-factor 2.5 --transit checked " || die "kclone does not know of the agent's pace"
 reserve v1 "$U" "$M" 1 # again: the stored answer
 [ "$(jq -r .result.device <<<"$STEP_BODY")" = "$device" ]
 workload b start w-v1
@@ -215,7 +215,13 @@ echo "# kclone and ktarget lost while it clones; both agents killed: all come ba
 prepare v5
 M=$(new_uuid)
 step_done a v5 "$U" "$M" 1 CHECK
+step_fails EINVAL b v5 "$U" "$M" 1 RESERVE "{\"size_bytes\":$SIZE,\"lbs_bytes\":512,\"transit\":\"lz4\"}"
+# what the move asks for comes before the configuration, and is recorded: a clone that is served anew has it too
+PACE=',"floor_bps":1000000,"transit":"zstd"'
 reserve v5 "$U" "$M" 1
+PACE=
+has_pace() { tr '\0' ' ' <"/proc/$(clone_pid v5)/cmdline" | grep -q -- "--floor 1000000 --latency-factor 2.5 --transit zstd " || die "not the move's pace"; }
+has_pace
 step_done a v5 "$U" "$M" 1 STOP
 step_done a v5 "$U" "$M" 1 FENCE '{"to":"b"}'
 export_it v5 "$U" "$M" 1
@@ -232,6 +238,7 @@ old=$(clone_pid v5)
 kill -9 -- "-$old"
 wait_until "a new workload on a new kclone" test -e "$T/b/state/work/w-v5/wrote-2"
 [ "$(clone_pid v5)" != "$old" ]
+has_pace
 agent_kill a
 agent_kill b
 kill -9 "$(cut -d' ' -f1 "$T"/a/run/export/*.pid)"
@@ -240,6 +247,7 @@ kill -9 -- "-$old"
 agent_start a
 agent_start b
 wait_until "a third workload" test -e "$T/b/state/work/w-v5/wrote-3"
+has_pace
 wait_until "reported" is_workload b w-v5 running
 is_hydrated v5 "$U" "$M" 1
 # a comparison that has passed before the configuration wanted more is done again

@@ -88,6 +88,14 @@ run 2 drain a b
 run 2 drain a --max-parallel 0
 run 2 drain a --max-parallel 2x
 run 2 drain a --rate fast
+run 2 drain a --floor much
+err_has "--floor: \"much\" is not bytes a second"
+run 2 drain a --latency-factor 1
+err_has "--latency-factor: \"1\" is not a factor from 1.01 to 100, or 0"
+run 2 drain a --latency-factor 100.01
+run 2 drain a --transit lz4
+err_has "--transit is auto, plain, checked or zstd, not \"lz4\""
+run 2 plan a --transit zstd
 run 2 drain a --release burn
 run 2 drain a --hold 5
 run 2 drain a --max 2
@@ -174,6 +182,10 @@ sent 'POST /v1/drains {"dry_run":true,"engine":"dm","hold_ms":3600000,"host":"a"
 out_has "VOLUME  WORKLOAD  TO  ENGINE  SIZE      NEEDS     ROOM THERE"
 out_has "v       w         b   dm      8.00 KiB  8.00 KiB  4.00 KiB"
 cp "$dir/out" "$dir/dry-run"
+run 0 drain a --dry-run --floor 20M --latency-factor 2.5 --transit checked
+sent 'POST /v1/drains {"dry_run":true,"floor_bps":20971520,"host":"a","latency_percent":250,"max_parallel":1,"to":null,"transit":"checked"}'
+run 0 drain a --dry-run --floor 0 --latency-factor 0
+sent 'POST /v1/drains {"dry_run":true,"floor_bps":0,"host":"a","latency_percent":0,"max_parallel":1,"to":null}'
 run 0 plan a --to b --engine dm
 sent 'POST /v1/drains {"dry_run":true,"engine":"dm","host":"a","max_parallel":1,"to":"b"}'
 cmp "$dir/out" "$dir/dry-run" || failed "plan and drain --dry-run differ"

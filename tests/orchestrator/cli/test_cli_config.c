@@ -69,7 +69,7 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 
 	(void)state;
 	assert_int_equal(read_text("; a comment\nstate_dir = /s\nrun_dir = /r\n[coordinator]\nhold = 30m\nrelease = keep\n"
-				   "[agent]\nverify_holes = read\nfree_space = skip\nhydrate_floor = 20M\nlatency_factor = 2.5\n[host a]\naddress = 10.1.2.3:7420\n[host b]\naddress = [fd00::2]:7420\n",
+				   "[agent]\nverify_holes = read\nfree_space = skip\nhydrate_floor = 20M\nlatency_factor = 2.5\ntransit = checked\n[host a]\naddress = 10.1.2.3:7420\n[host b]\naddress = [fd00::2]:7420\n",
 				   &c, &err),
 			 0);
 	assert_string_equal(c.host, "a");
@@ -81,6 +81,7 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 	assert_int_equal(c.bin_dir[0], '/');
 	assert_string_equal(c.hydrate_floor, "20M");
 	assert_string_equal(c.latency_factor, "2.5");
+	assert_string_equal(c.transit, "checked");
 	assert_int_equal(c.hold_ms, 1800000);
 	assert_false(c.is_release_delete);
 	assert_true(c.is_verify_holes_read);
@@ -108,6 +109,8 @@ static void test_config_wrong_lines_are_named(void **state)
 		{"[agent]\nhydrate_floor = much\n", "kedged.conf:7: \"much\" is not a number of bytes"},
 		{"[agent]\nlatency_factor = 1\n", "kedged.conf:7: \"1\" is not a factor"},
 		{"[agent]\nlatency_factor = 1.555\n", "kedged.conf:7: \"1.555\" is not a factor"},
+		{"[agent]\ntransit = lz4\n", "kedged.conf:7: transit is auto, plain, checked or zstd, not \"lz4\""},
+		{"[agent]\ntransit =\n", "kedged.conf:7: transit is"},
 		{"[coordinator]\nhold = 5\n", "kedged.conf:7: \"5\" is not a duration"},
 		{"[agent]\nverify_holes = no\n", "kedged.conf:7: verify_holes is status or read"},
 		{"[coordinator]\nrelease = burn\n", "kedged.conf:7: release is delete or keep"},
