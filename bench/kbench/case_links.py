@@ -69,7 +69,8 @@ def over_link(bench, spec, size):
     try:
         copier = LinkCopier(bench, link, source, dest, size)
         # no round to warm up: a link that is slower than the machine has nothing that could get warm
-        runs = rounds.take_turns(bench, make_rigs(bench, copier, servers), bench.options.rounds, warm_up=False)
+        runs = rounds.take_turns(bench, make_rigs(bench, copier, servers), bench.options.rounds, warm_up=False,
+                                seldom=() if bench.options.long else ("bare",))
     finally:
         for server in servers.values():
             server.stop()
