@@ -52,7 +52,7 @@ static void choose(struct kcopy_isource *src, const struct kcopy_isession *s, st
 		p->is_chosen = true;
 		p->is_extent = is_packed; /* else plain: where CPU is the limit, checksums cost a third of the time */
 	}
-	p->codecs = is_packed ? s->offer.codecs : 0;
+	p->codecs = is_packed ? s->offer.codecs & KEDGE_TRANSIT_CAN_ALL : 0;
 }
 
 int kcopy_transit_send(struct kcopy_isource *src, struct kcopy_isession *s, struct kcopy_part *p, void *buf)
