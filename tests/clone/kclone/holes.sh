@@ -66,7 +66,7 @@ wait_for 60 "read" is_read
 stop_serve
 rm "$shm"/* "$work"/meta*
 
-echo "# reading, asked for while a comparison by status runs, is what passes; so is what asks for nothing in particular"
+echo "# reading, and bytes, asked for while a comparison by status and checksums runs, are what passes; so is what asks for nothing in particular"
 truncate -s $((64 * mib)) "$shm/source" "$shm/dest"
 head -c $((8 * mib)) /dev/urandom | dd of="$shm/source" conv=notrunc status=none
 "$kclone" create --source "$shm/source" --dest "$shm/dest" --meta "$work/meta"
@@ -80,7 +80,7 @@ raw_verify() {
 	assert json.loads(s.makefile().readline())["ok"]
 	END
 }
-for way in "ask verify --verify-holes read" raw_verify; do
+for way in "ask verify --verify-holes read --verify-data bytes" raw_verify; do
 	serve
 	wait_for 60 "every block is here" is_here
 	ask rate --rate 64K
@@ -91,7 +91,7 @@ for way in "ask verify --verify-holes read" raw_verify; do
 	[ "$(field '.verify | "\(.state) \(.holes)"')" = "running status" ] || die "$(field .verify)"
 	ask rate --rate 0
 	wait_for 60 "compared" is_passed
-	[ "$(field '.verify | "\(.holes) \(.verified_bytes) \(.hole_bytes)"')" = "read $((64 * mib)) 0" ] || die "$way: $(field .verify)"
+	[ "$(field '.verify | "\(.holes) \(.data) \(.verified_bytes) \(.hole_bytes)"')" = "read bytes $((64 * mib)) 0" ] || die "$way: $(field .verify)"
 	stop_serve
 done
 
