@@ -20,6 +20,7 @@ struct kclone_args {
 	const char *fuse, *nbd, *control;
 	const char *url; /* attach */
 	const char *verify_holes; /* verify: "status", "read" */
+	const char *verify_data;  /* verify: "checksum", "bytes" */
 	const char *engine;
 	const char *source_attach; /* "feed", "kernel"; NULL: as recorded, or the feed */
 	uint32_t region_bytes;

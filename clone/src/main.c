@@ -24,7 +24,7 @@ enum opt {
 	OPT_SOURCE = 256, OPT_DEST, OPT_META, OPT_SIZE, OPT_SERIAL, OPT_LBS, OPT_CHAP_FILE, OPT_INITIATOR, OPT_MIGRATION,
 	OPT_FUSE, OPT_BLOCK, OPT_NBD, OPT_CONTROL, OPT_NO_ATTACH, OPT_NO_HYDRATE, OPT_URGENT, OPT_RATE, OPT_FLOOR, OPT_LATENCY, OPT_CONNECTIONS, OPT_IO_TIMEOUT,
 	OPT_URL, OPT_TIMEOUT, OPT_ENGINE, OPT_REGION, OPT_TOP, OPT_SOURCE_ATTACH, OPT_HEAD_START, OPT_WINDOWS, OPT_TRANSIT,
-	OPT_VERIFY_HOLES, OPT_READ_AROUND, OPT_PREFETCH, OPT_TRACE, OPT_START, OPT_STOP, OPT_OUTPUT, OPT_SHOW, OPT_JSON, OPT_HELP, OPT_END,
+	OPT_VERIFY_HOLES, OPT_VERIFY_DATA, OPT_READ_AROUND, OPT_PREFETCH, OPT_TRACE, OPT_START, OPT_STOP, OPT_OUTPUT, OPT_SHOW, OPT_JSON, OPT_HELP, OPT_END,
 };
 
 struct opt_row {
@@ -70,6 +70,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_SHOW, "show", "FILE", "print an access history: MS START END read|written"},
 	{OPT_SOURCE_ATTACH, "source-attach", "HOW", "engine dm: how the kernel reads the source: feed (default), or kernel: its own initiator"},
 	{OPT_VERIFY_HOLES, "verify-holes", "HOW", "status (default): as the source says anew, with samples; read: on both sides"},
+	{OPT_VERIFY_DATA, "verify-data", "HOW", "checksum (default): by 128-bit checksums where the source makes them; bytes: byte by byte"},
 	{OPT_TRANSIT, "transit", "MODE", "how copies travel from the source: auto (default), plain, checked, zstd"},
 	{OPT_JSON, "json", NULL, "for programs"},
 };
@@ -100,7 +101,7 @@ static const struct verb verbs[] = {
 	{"resume", "resume hydration", B(CONTROL) | B(META), 0},
 	{"rate", "limit hydration", B(CONTROL) | B(META) | B(RATE), B(RATE)},
 	{"set", "say how fast hydration may and shall be", B(CONTROL) | B(META) | B(RATE) | B(FLOOR) | B(LATENCY), 0},
-	{"verify", "compare every unwritten block with the source, holes by status and samples", B(CONTROL) | B(META) | B(VERIFY_HOLES), 0},
+	{"verify", "compare every unwritten block with the source, holes by status and samples", B(CONTROL) | B(META) | B(VERIFY_HOLES) | B(VERIFY_DATA), 0},
 	{"finish", "record that the clone stands alone, close the source", B(CONTROL) | B(META) | B(TIMEOUT), 0},
 	{"abort", "give up a clone that nothing was written to", B(CONTROL) | B(META), 0},
 	{"commit", "make everything durable now", B(CONTROL) | B(META), 0},
@@ -221,6 +222,11 @@ static int take_option(struct kclone_args *a, int c, const char *arg)
 		if (!kcopy_holes_parse(arg, &(enum kcopy_holes){0}))
 			r = -EINVAL;
 		a->verify_holes = arg;
+		break;
+	case OPT_VERIFY_DATA:
+		if (!kcopy_data_parse(arg, &(enum kcopy_data){0}))
+			r = -EINVAL;
+		a->verify_data = arg;
 		break;
 	case OPT_READ_AROUND:
 		r = take_number(arg, AHEAD_WINDOW_MAX_BYTES, &v);

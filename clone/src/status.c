@@ -64,7 +64,7 @@ void status_print(const json_t *s)
 	const json_t *src = json_object_get(s, "source"), *hyd = json_object_get(s, "hydration");
 	const json_t *dev = json_object_get(s, "device"), *ver = json_object_get(s, "verify");
 	uint64_t size = number(s, "size_bytes"), durable = number(s, "durable_bytes");
-	char a[32], b[32], c[32];
+	char a[32], b[32], c[32], d[32];
 
 	printf("state      %s%s\n", text(s, "state"), number(s, "had_unclean_stop") ? " (stopped uncleanly once)" : "");
 	printf("engine     %s\n", text(s, "engine"));
@@ -92,8 +92,9 @@ void status_print(const json_t *s)
 	if (attach && strcmp(text(attach, "attach"), "kernel") == 0)
 		printf("initiator  the kernel's: %s %s %s\n", text(attach, "state"), text(attach, "disk"), text(attach, "error"));
 	if (ver)
-		printf("verify     %s, %s compared byte by byte, %s of them samples of holes; %s agreed as holes by status\n", text(ver, "state"),
-		       kedge_size_format(number(ver, "verified_bytes"), a, sizeof a),
+		printf("verify     %s, %s compared byte by byte, %s by 128-bit checksums made at the source, %s of all samples of holes; %s agreed as holes by status\n",
+		       text(ver, "state"), kedge_size_format(number(ver, "verified_bytes") - number(ver, "checksum_bytes"), a, sizeof a),
+		       kedge_size_format(number(ver, "checksum_bytes"), d, sizeof d),
 		       kedge_size_format(number(ver, "sampled_bytes"), b, sizeof b), kedge_size_format(number(ver, "hole_bytes"), c, sizeof c));
 	if (dev)
 		printf("device     %s %s %s\n", text(dev, "block"), text(dev, "fuse"), text(dev, "nbd"));
@@ -221,8 +222,10 @@ int cmd_control(const struct kclone_args *a, const char *cmd)
 	}
 	if (a->has_rate)
 		json_object_set_new(args, "bps", json_integer((json_int_t)a->rate_bps));
-	if (strcmp(cmd, "verify") == 0)
+	if (strcmp(cmd, "verify") == 0) {
 		json_object_set_new(args, "holes", json_string(a->verify_holes ? a->verify_holes : "status"));
+		json_object_set_new(args, "data", json_string(a->verify_data ? a->verify_data : "checksum"));
+	}
 	if (a->has_floor)
 		json_object_set_new(args, "floor_bps", json_integer((json_int_t)a->floor_bps));
 	if (a->has_latency)

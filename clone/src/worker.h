@@ -65,6 +65,7 @@ struct worker {
 	struct kedge_timer retry;
 	enum verify_state verify;
 	enum kcopy_holes holes; /* what the next comparison does with them */
+	enum kcopy_data data;   /* and with the rest */
 	bool is_verify_wanted; /* everything is here, the copying is being ended */
 	struct kedge_err verify_err;
 

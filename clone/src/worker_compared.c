@@ -27,9 +27,10 @@ static void path_of(const struct worker *w, char out[UCLONE_PATH_MAX + 16])
 
 json_t *worker_compared_json(const struct kcopy_status *s)
 {
-	return json_pack("{s:I,s:I,s:I,s:I,s:s,s:I}", "verified_bytes", (json_int_t)s->verified_bytes, "mismatch_bytes",
+	return json_pack("{s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:s}", "verified_bytes", (json_int_t)s->verified_bytes, "mismatch_bytes",
 			 (json_int_t)s->mismatch_bytes, "hole_bytes", (json_int_t)s->hole_bytes, "sampled_bytes", (json_int_t)s->sampled_bytes,
-			 "holes", kcopy_holes_name(s->holes), "sample_seed", (json_int_t)s->sample_seed);
+			 "holes", kcopy_holes_name(s->holes), "sample_seed", (json_int_t)s->sample_seed,
+			 "checksum_bytes", (json_int_t)s->checksum_bytes, "data", kcopy_data_name(s->data));
 }
 
 int worker_compared_keep(const struct worker *w, struct kedge_err *err)
@@ -69,6 +70,10 @@ void worker_compared_recall(struct worker *w)
 		w->compared.hole_bytes = number(o, "hole_bytes");
 		w->compared.sampled_bytes = number(o, "sampled_bytes");
 		w->compared.sample_seed = number(o, "sample_seed");
+		w->compared.checksum_bytes = number(o, "checksum_bytes");
+		const char *data = json_string_value(json_object_get(o, "data")); /* not there: before there was a choice it was bytes */
+		if (data)
+			kcopy_data_parse(data, &w->compared.data);
 	}
 	json_decref(o);
 	free(text);

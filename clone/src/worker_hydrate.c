@@ -166,12 +166,14 @@ static void verified_cb(void *arg, int res, const struct kedge_err *err)
 
 bool worker_is_compared(const struct worker *w)
 {
-	return w->verify == VERIFY_PASSED && (w->holes != KCOPY_HOLES_READ || w->compared.holes == KCOPY_HOLES_READ);
+	return w->verify == VERIFY_PASSED && (w->holes != KCOPY_HOLES_READ || w->compared.holes == KCOPY_HOLES_READ) &&
+	       (w->data != KCOPY_DATA_BYTES || w->compared.data == KCOPY_DATA_BYTES);
 }
 
 int worker_verify(struct worker *w, struct kedge_err *err)
 {
-	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .holes = w->holes, .event_fn = worker_event, .governor = w->governor};
+	struct kcopy_hydrator_opts o = {.rate_bps = worker_rate(w), .is_verify = true, .holes = w->holes, .data = w->data,
+					.event_fn = worker_event, .governor = w->governor};
 	struct uclone_status s;
 
 	w->e->ops->status(w->e, &s);
@@ -202,14 +204,20 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 
 int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *err)
 {
-	const json_t *holes = json_object_get(args, "holes");
+	const json_t *holes = json_object_get(args, "holes"), *data = json_object_get(args, "data");
 	enum kcopy_holes wanted = KCOPY_HOLES_READ; /* who knows of no choice means everything */
+	enum kcopy_data wanted_data = KCOPY_DATA_BYTES;
+	bool is_first = w->verify != VERIFY_RUNNING && !w->is_verify_wanted;
 
 	if (holes && (!json_is_string(holes) || !kcopy_holes_parse(json_string_value(holes), &wanted)))
 		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "holes: expected status or read");
+	if (data && (!json_is_string(data) || !kcopy_data_parse(json_string_value(data), &wanted_data)))
+		return kedge_err_set(err, -EINVAL, KEDGE_SIDE_CONTROL, "data: expected checksum or bytes");
 	/* of two who wait for the same comparison the one who wants more gets it, also when it has begun (verified_cb) */
-	if (wanted == KCOPY_HOLES_READ || !(w->verify == VERIFY_RUNNING || w->is_verify_wanted))
+	if (wanted == KCOPY_HOLES_READ || is_first)
 		w->holes = wanted;
+	if (wanted_data == KCOPY_DATA_BYTES || is_first)
+		w->data = wanted_data;
 	return worker_verify(w, err);
 }
 

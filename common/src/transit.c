@@ -52,7 +52,7 @@ int kedge_transit_page_decode(const uint8_t *page, size_t nr_bytes, struct kedge
 	if ((page[9] & needed) != needed || page[10] == 0 || max_bytes < KEDGE_BLOCK_BYTES || max_bytes % KEDGE_BLOCK_BYTES)
 		return -EPROTO;
 	*ret_offer = (struct kedge_transit_offer){
-		.codecs = page[9] & KEDGE_TRANSIT_CAN_ALL,
+		.codecs = page[9] & (KEDGE_TRANSIT_CAN_ALL | KEDGE_TRANSIT_CAN_SUM),
 		.nr_workers = page[10],
 		.extent_max_bytes = (uint32_t)kedge_min_u64(max_bytes, KEDGE_TRANSIT_EXTENT_MAX_BYTES),
 	};
@@ -115,6 +115,42 @@ int kedge_transit_head_decode(const uint8_t in[KEDGE_TRANSIT_HEAD_BYTES], uint64
 	if (h.start_bytes != start_bytes || h.nr_bytes != nr_bytes || h.payload_bytes != nr_payload_bytes || !is_payload_possible(&h))
 		return -EBADMSG;
 	*ret_head = h;
+	return 0;
+}
+
+void kedge_transit_sum(const void *data, uint64_t start_bytes, uint32_t nr_bytes, uint8_t ret_sum[KEDGE_TRANSIT_SUM_BYTES])
+{
+	uint8_t bound[KEDGE_TRANSIT_SUM_BYTES + 12];
+	XXH128_canonical_t sum;
+
+	XXH128_canonicalFromHash(&sum, XXH3_128bits(data, nr_bytes));
+	memcpy(bound, sum.digest, sizeof sum.digest);
+	kedge_put_be64(bound + 16, start_bytes);
+	kedge_put_be32(bound + 24, nr_bytes);
+	XXH128_canonicalFromHash(&sum, XXH3_128bits(bound, sizeof bound));
+	memcpy(ret_sum, sum.digest, KEDGE_TRANSIT_SUM_BYTES);
+}
+
+void kedge_transit_sum_encode(uint64_t start_bytes, uint32_t nr_bytes, const uint8_t sum[KEDGE_TRANSIT_SUM_BYTES],
+			      uint8_t out[KEDGE_TRANSIT_HEAD_BYTES])
+{
+	memset(out, 0, KEDGE_TRANSIT_HEAD_BYTES);
+	kedge_put_be32(out, MAGIC);
+	out[4] = VERSION;
+	out[5] = KEDGE_TRANSIT_SUM;
+	kedge_put_be64(out + 8, start_bytes);
+	kedge_put_be32(out + 16, nr_bytes);
+	memcpy(out + 24, sum, KEDGE_TRANSIT_SUM_BYTES);
+	kedge_put_be64(out + 40, XXH3_64bits(out, 40));
+}
+
+int kedge_transit_sum_decode(const uint8_t in[KEDGE_TRANSIT_HEAD_BYTES], uint64_t start_bytes, uint32_t nr_bytes,
+			     uint8_t ret_sum[KEDGE_TRANSIT_SUM_BYTES])
+{
+	if (kedge_get_be32(in) != MAGIC || in[4] != VERSION || in[5] != KEDGE_TRANSIT_SUM || kedge_get_be64(in + 8) != start_bytes ||
+	    kedge_get_be32(in + 16) != nr_bytes || kedge_get_be32(in + 20) != 0 || kedge_get_be64(in + 40) != XXH3_64bits(in, 40))
+		return -EBADMSG;
+	memcpy(ret_sum, in + 24, KEDGE_TRANSIT_SUM_BYTES);
 	return 0;
 }
 

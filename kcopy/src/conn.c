@@ -361,7 +361,7 @@ int kcopy_cmd_read_extent(struct kcopy_conn *c, struct kcopy_cmd *cmd, uint64_t 
 	cmd->iov[0] = (struct iovec){ .iov_base = head, .iov_len = KEDGE_TRANSIT_HEAD_BYTES };
 	cmd->iov[1] = (struct iovec){ .iov_base = buf, .iov_len = nr_bytes };
 	cmd->nr_in_bytes = KEDGE_TRANSIT_HEAD_BYTES + nr_bytes;
-	scsi_task_set_iov_in(task, (struct scsi_iovec *)cmd->iov, 2);
+	scsi_task_set_iov_in(task, (struct scsi_iovec *)cmd->iov, nr_bytes > 0 ? 2 : 1);
 	bool is_sent = iscsi_scsi_command_async(c->ctx, c->url.lun, task, cmd_cb, NULL, cmd) == 0;
 	if (!is_sent)
 		scsi_free_scsi_task(task);

@@ -89,7 +89,7 @@ uint64_t kcopy_conn_heard_ns(const struct kcopy_conn *conn);
 /* Each: 0, and fn runs once, later; or -ENOMEM, and it never runs. Only after up_fn. */
 int kcopy_cmd_read(struct kcopy_conn *conn, struct kcopy_cmd *cmd, uint64_t lba, void *buf, uint32_t nr_bytes,
 		   uint32_t block_bytes);
-/* READ EXTENT (kedge/transit.h). head: KEDGE_TRANSIT_HEAD_BYTES; buf: nr_bytes, for the payload. Nothing is checked here. */
+/* READ EXTENT (kedge/transit.h). head: KEDGE_TRANSIT_HEAD_BYTES; buf: nr_bytes, for the payload; of a sum none. Nothing is checked here. */
 int kcopy_cmd_read_extent(struct kcopy_conn *conn, struct kcopy_cmd *cmd, uint64_t lba, uint32_t nr_blocks, uint8_t codecs,
 			  uint8_t *head, void *buf, uint32_t nr_bytes);
 int kcopy_cmd_test_unit_ready(struct kcopy_conn *conn, struct kcopy_cmd *cmd);

@@ -453,6 +453,8 @@ void kcopy_hydrator_status(const struct kcopy_hydrator *h, struct kcopy_status *
 		.hole_bytes = h->agreed_bytes,
 		.sampled_bytes = h->sampled_bytes,
 		.holes = h->holes,
+		.checksum_bytes = h->checksum_bytes,
+		.data = h->data,
 		.sample_seed = h->seed,
 		.nr_first_left = h->nr_first - h->next_first,
 		.last_err = h->last_err,
@@ -481,6 +483,7 @@ int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct
 	h->nr_inflight = nr_inflight;
 	h->is_verify = opts->is_verify;
 	h->holes = opts->holes;
+	h->data = opts->data;
 	h->seed_given = opts->sample_seed;
 	h->governor = opts->governor;
 	h->event_fn = opts->event_fn;

@@ -24,6 +24,7 @@
 enum kcopy_check {
 	KCOPY_CHECK_BOTH,   /* both sides are read */
 	KCOPY_CHECK_SAMPLE, /* likewise, of a hole */
+	KCOPY_CHECK_SUM,    /* both sides are read, of the source a checksum travels */
 	KCOPY_CHECK_OWN,    /* a hole: the destination alone is read */
 	KCOPY_CHECK_WAIT,   /* the source has been asked where its holes are */
 	KCOPY_CHECK_END,
@@ -108,6 +109,7 @@ struct kcopy_hydrator {
 
 	/* comparison */
 	enum kcopy_holes holes;
+	enum kcopy_data data;
 	uint64_t seed_given, seed, nr_samples;
 	struct kcopy_piece piece;
 	uint64_t own_hole_start_bytes, own_hole_end_bytes; /* the destination reads as zeroes there */
@@ -116,7 +118,7 @@ struct kcopy_hydrator {
 	/* since creation */
 	uint64_t copied_bytes, zero_bytes, issued_bytes, bad_bytes;
 	/* of the last comparison */
-	uint64_t verified_bytes, mismatch_bytes, agreed_bytes, sampled_bytes;
+	uint64_t verified_bytes, mismatch_bytes, agreed_bytes, sampled_bytes, checksum_bytes;
 };
 
 /* What there is to do now. */
@@ -164,6 +166,14 @@ void kcopy_verify_begin(struct kcopy_hydrator *h);
 bool kcopy_verify_pump(struct kcopy_hydrator *h);
 /* Give up what waits to be compared again. */
 void kcopy_verify_forget(struct kcopy_hydrator *h);
+
+/* verify_sum.c */
+/* Can what would be read on both sides be compared by the source's checksum? */
+bool kcopy_verify_can_sum(const struct kcopy_hydrator *h);
+/* Ask for the checksums of a copy's range, into its buffer; fn takes it out of issued_bytes. */
+void kcopy_verify_sum_ask(struct kcopy_copy *c, kedge_source_fn fn);
+/* False: they differ from those of own_buf. Nothing is counted then: the bytes say where, and whether it is a difference at all. */
+bool kcopy_verify_sum_compare(struct kcopy_copy *c);
 
 /* verify_next.c */
 void kcopy_verify_next_begin(struct kcopy_hydrator *h);

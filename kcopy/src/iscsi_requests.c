@@ -269,6 +269,8 @@ static bool is_answered(struct kcopy_isource *src, struct kcopy_part *p)
 {
 	if (p->cmd.outcome > KCOPY_CMD_SHORT)
 		return false;
+	if (p->req->kind == KCOPY_REQUEST_SUMS)
+		return kcopy_transit_take_sum(src, p);
 	return p->req->kind == KCOPY_REQUEST_EXTENTS || kcopy_transit_take(src, p);
 }
 
@@ -292,7 +294,7 @@ static void part_cb(struct kcopy_cmd *cmd)
 		kcopy_isession_succeeded(s);
 		if (r->kind == KCOPY_REQUEST_READ)
 			src->read_bytes += p->nr_bytes;
-		else
+		else if (r->kind == KCOPY_REQUEST_EXTENTS)
 			take_extents(src, p);
 		put_part(src, p);
 		finish_if_done(src, r);
@@ -363,7 +365,7 @@ static struct kcopy_part *next_part(struct kcopy_isource *src, enum kedge_prio p
 		return p;
 	}
 	while ((r = src->queue_head[prio])) {
-		if (r->next_bytes == (r->kind == KCOPY_REQUEST_READ ? r->io->start_bytes : 0))
+		if (r->next_bytes == (r->kind == KCOPY_REQUEST_EXTENTS ? 0 : r->io->start_bytes))
 			check_range(src, r);
 		if (r->is_done)
 			continue; /* refused: it has left the queue */
@@ -388,7 +390,7 @@ static struct kcopy_part *next_part(struct kcopy_isource *src, enum kedge_prio p
 	} else {
 		uint64_t left = r->io->start_bytes + r->io->nr_bytes - r->next_bytes;
 		p->start_bytes = r->next_bytes;
-		p->nr_bytes = (uint32_t)kedge_min_u64(left, src->max_cmd_bytes);
+		p->nr_bytes = (uint32_t)kedge_min_u64(left, r->kind == KCOPY_REQUEST_SUMS ? KEDGE_TRANSIT_EXTENT_MAX_BYTES : src->max_cmd_bytes);
 		r->next_bytes += p->nr_bytes;
 	}
 	if (is_split_up(r))
@@ -405,6 +407,8 @@ static int send_part(struct kcopy_isource *src, struct kcopy_isession *s, struct
 	p->cmd.fn = part_cb;
 	if (r->kind == KCOPY_REQUEST_READ)
 		rc = kcopy_transit_send(src, s, p, (char *)r->io->buf + (p->start_bytes - r->io->start_bytes));
+	else if (r->kind == KCOPY_REQUEST_SUMS)
+		rc = kcopy_transit_send_sum(src, s, p);
 	else
 		rc = kcopy_cmd_lba_status(s->conn, &p->cmd, p->start_bytes / lbs_bytes,
 					  8 + 16 * (uint32_t)kedge_min_u64(r->io->nr_extents_max, LBA_STATUS_EXTENTS));
@@ -428,6 +432,12 @@ void kcopy_requests_dispatch(struct kcopy_isource *src)
 		struct kcopy_part *p;
 
 		while ((s = pick_session(src, prio)) && (p = next_part(src, prio))) {
+			if (p->req->kind == KCOPY_REQUEST_SUMS && !kcopy_transit_can_sum(s)) {
+				struct kcopy_request *r = p->req;
+				put_part(src, p);
+				fail_request(src, r, -EOPNOTSUPP);
+				continue;
+			}
 			if (send_part(src, s, p) < 0) {
 				retry_part(src, p, false);
 				return;
@@ -494,7 +504,7 @@ void kcopy_requests_submit(struct kcopy_isource *src, struct kedge_source_io *io
 		fail_request(src, r, -ECANCELED);
 		return;
 	}
-	if (kind == KCOPY_REQUEST_READ)
+	if (kind != KCOPY_REQUEST_EXTENTS)
 		r->next_bytes = io->start_bytes;
 	if (io->prio == KEDGE_PRIO_FOREGROUND)
 		src->demand_ns = kedge_loop_now_ns(src->loop);

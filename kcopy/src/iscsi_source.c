@@ -123,6 +123,11 @@ static void isource_extents(struct kedge_source *base, struct kedge_source_io *i
 	kcopy_requests_submit(isource_of(base), io, KCOPY_REQUEST_EXTENTS);
 }
 
+static void isource_sums(struct kedge_source *base, struct kedge_source_io *io)
+{
+	kcopy_requests_submit(isource_of(base), io, KCOPY_REQUEST_SUMS);
+}
+
 static void isource_cancel(struct kedge_source *base, struct kedge_source_io *io)
 {
 	kcopy_requests_cancel(isource_of(base), io);
@@ -211,6 +216,7 @@ static const struct kedge_source_ops isource_ops = {
 	.start = isource_start,
 	.read = isource_read,
 	.extents = isource_extents,
+	.sums = isource_sums,
 	.cancel = isource_cancel,
 	.urge = isource_urge,
 	.status = isource_status,

@@ -23,7 +23,7 @@
 struct kcopy_isource;
 struct kcopy_isession;
 
-enum kcopy_request_kind { KCOPY_REQUEST_READ, KCOPY_REQUEST_EXTENTS };
+enum kcopy_request_kind { KCOPY_REQUEST_READ, KCOPY_REQUEST_EXTENTS, KCOPY_REQUEST_SUMS };
 
 struct kcopy_request {
 	struct kedge_source_io *io;

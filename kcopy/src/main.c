@@ -190,7 +190,7 @@ static int open_destination(struct copy *c)
 	rc = kcopy_sink_create(c->loop, &so, &c->sink, &c->err);
 	if (rc < 0)
 		return rc;
-	struct kcopy_hydrator_opts ho = { .rate_bps = o->rate_bps, .holes = o->holes, .event_fn = event_cb, .event_arg = c };
+	struct kcopy_hydrator_opts ho = { .rate_bps = o->rate_bps, .holes = o->holes, .data = o->data, .event_fn = event_cb, .event_arg = c };
 	rc = kcopy_hydrator_create(c->loop, c->src, kcopy_sink_claims(c->sink), &ho, &c->hydrator, &c->err);
 	if (rc < 0)
 		return rc;
@@ -389,6 +389,8 @@ static void collect_result(struct copy *c, int code)
 	c->result.hole_bytes = st.hole_bytes;
 	c->result.sampled_bytes = st.sampled_bytes;
 	c->result.holes = st.holes;
+	c->result.checksum_bytes = st.checksum_bytes;
+	c->result.data = st.data;
 	c->result.sample_seed = st.sample_seed;
 	c->result.nr_reconnects = source.nr_reconnects;
 	c->result.wire_bytes = source.wire_bytes;

@@ -28,6 +28,7 @@ static const char help[] =
 	"  --verify           compare source and destination after the copy\n"
 	"  --verify-holes HOW status (default): the source says anew where its holes are, samples of them are read;\n"
 	"                     read: all of them are read on both sides\n"
+	"  --verify-data HOW  checksum (default): by 128-bit checksums where the source makes them; bytes: byte by byte\n"
 	"  --connections N    iSCSI sessions, 1 to 16 (default 4)\n"
 	"  --transit MODE     how data travels: auto (default), plain, checked, zstd\n"
 	"  --rate BYTES       at most so many bytes a second (suffixes K, M, G)\n"
@@ -45,13 +46,14 @@ static const char help[] =
 	"Exit codes: 0 done, 1 failed or interrupted, 2 usage, 7 done but for ranges that cannot be read,\n"
 	"20-27 the map, 30-32 the source (identity, no answer, login), 33-34 the destination, 35 differs.\n";
 
-enum option_id { OPT_MAP = 256, OPT_VERIFY, OPT_VERIFY_HOLES, OPT_CONNECTIONS, OPT_TRANSIT, OPT_RATE, OPT_CHAP, OPT_INITIATOR, OPT_SERIAL, OPT_NO_CREATE, OPT_JSON,
+enum option_id { OPT_MAP = 256, OPT_VERIFY, OPT_VERIFY_HOLES, OPT_VERIFY_DATA, OPT_CONNECTIONS, OPT_TRANSIT, OPT_RATE, OPT_CHAP, OPT_INITIATOR, OPT_SERIAL, OPT_NO_CREATE, OPT_JSON,
 		 OPT_PROGRESS, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
 	{ "map", required_argument, NULL, OPT_MAP },
 	{ "verify", no_argument, NULL, OPT_VERIFY },
 	{ "verify-holes", required_argument, NULL, OPT_VERIFY_HOLES },
+	{ "verify-data", required_argument, NULL, OPT_VERIFY_DATA },
 	{ "connections", required_argument, NULL, OPT_CONNECTIONS },
 	{ "transit", required_argument, NULL, OPT_TRANSIT },
 	{ "rate", required_argument, NULL, OPT_RATE },
@@ -100,6 +102,12 @@ static int take_option(int opt, struct kcopy_options *o, int *ret_exit)
 		if (kcopy_holes_parse(optarg, &o->holes))
 			return 0;
 		kedge_error("--verify-holes %s: expected status or read", optarg);
+		return wrong(ret_exit);
+	case OPT_VERIFY_DATA:
+		o->must_verify = true;
+		if (kcopy_data_parse(optarg, &o->data))
+			return 0;
+		kedge_error("--verify-data %s: expected checksum or bytes", optarg);
 		return wrong(ret_exit);
 	case OPT_CONNECTIONS:
 		if (parse_unsigned(optarg, 1, 16, &o->nr_connections))
@@ -157,7 +165,7 @@ static int take_option(int opt, struct kcopy_options *o, int *ret_exit)
 
 int kcopy_options_parse(int argc, char **argv, struct kcopy_options *ret_options, int *ret_exit)
 {
-	struct kcopy_options o = { .progress_fd = -1, .can_create = true };
+	struct kcopy_options o = { .progress_fd = -1, .can_create = true, .data = KCOPY_DATA_BY_CHECKSUM };
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {

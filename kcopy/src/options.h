@@ -17,6 +17,7 @@ struct kcopy_options {
 	uint64_t rate_bps;       /* 0: no limit */
 	int progress_fd;         /* -1: none */
 	enum kcopy_holes holes;
+	enum kcopy_data data;
 	bool can_create, is_json, must_verify;
 };
 

@@ -165,14 +165,28 @@ static json_t *result_json(const struct kcopy_progress *p, const struct kcopy_re
 	json_object_set_new(o, "damaged", json_integer((json_int_t)r->nr_damaged));
 	json_object_set_new(o, "hole_bytes", json_integer((json_int_t)r->hole_bytes));
 	json_object_set_new(o, "sampled_bytes", json_integer((json_int_t)r->sampled_bytes));
+	json_object_set_new(o, "checksum_bytes", json_integer((json_int_t)r->checksum_bytes));
+	json_object_set_new(o, "data", json_string(kcopy_data_name(r->data)));
 	json_object_set_new(o, "holes", json_string(kcopy_holes_name(r->holes)));
 	json_object_set_new(o, "sample_seed", json_integer((json_int_t)r->sample_seed));
 	return o;
 }
 
+/* "byte by byte", or how much of it otherwise. */
+static const char *way_of(const struct kcopy_result *r, char *out, size_t out_max)
+{
+	char sums[32];
+
+	if (r->checksum_bytes == 0)
+		return "byte by byte";
+	snprintf(out, out_max, "with the source, %s of them by 128-bit checksums made there",
+		 kedge_size_format(r->checksum_bytes, sums, sizeof sums));
+	return out;
+}
+
 void kcopy_progress_result(struct kcopy_progress *p, const struct kcopy_result *r)
 {
-	char data[32], zero[32], time[32];
+	char data[32], zero[32], time[32], way[96];
 	uint64_t passed_ms = (kedge_clock_ns() - p->begin_ns) / 1000000;
 
 	end_line(p);
@@ -186,9 +200,10 @@ void kcopy_progress_result(struct kcopy_progress *p, const struct kcopy_result *
 		   kedge_size_format(r->zero_bytes, zero, sizeof zero), kedge_duration_format(passed_ms, time, sizeof time),
 		   r->was_verified ? ", verified" : "");
 	if (r->was_verified && r->hole_bytes == 0)
-		kedge_info("%s compared byte by byte", kedge_size_format(r->verified_bytes, data, sizeof data));
+		kedge_info("%s compared %s", kedge_size_format(r->verified_bytes, data, sizeof data), way_of(r, way, sizeof way));
 	else if (r->was_verified)
-		kedge_info("%s compared byte by byte, %s of them samples of holes; %s more agreed as holes by what the source says (samples by seed %" PRIu64 ")",
-			   kedge_size_format(r->verified_bytes, data, sizeof data), kedge_size_format(r->sampled_bytes, time, sizeof time),
+		kedge_info("%s compared %s, %s of them samples of holes; %s more agreed as holes by what the source says (samples by seed %" PRIu64 ")",
+			   kedge_size_format(r->verified_bytes, data, sizeof data), way_of(r, way, sizeof way),
+			   kedge_size_format(r->sampled_bytes, time, sizeof time),
 			   kedge_size_format(r->hole_bytes, zero, sizeof zero), r->sample_seed);
 }

@@ -41,8 +41,9 @@ struct kcopy_result {
 	int code;
 	const char *message;
 	uint64_t copied_bytes, zero_bytes, bad_bytes, resumed_bytes, verified_bytes;
-	uint64_t hole_bytes, sampled_bytes, sample_seed;
+	uint64_t hole_bytes, sampled_bytes, checksum_bytes, sample_seed;
 	enum kcopy_holes holes;
+	enum kcopy_data data;
 	uint64_t nr_reconnects;
 	uint64_t wire_bytes, nr_damaged; /* see kedge/source.h */
 	bool was_verified;

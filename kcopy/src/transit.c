@@ -52,7 +52,7 @@ static void choose(struct kcopy_isource *src, const struct kcopy_isession *s, st
 		p->is_chosen = true;
 		p->is_extent = is_packed; /* else plain: where CPU is the limit, checksums cost a third of the time */
 	}
-	p->codecs = is_packed ? s->offer.codecs : 0;
+	p->codecs = is_packed ? s->offer.codecs & KEDGE_TRANSIT_CAN_ALL : 0;
 }
 
 int kcopy_transit_send(struct kcopy_isource *src, struct kcopy_isession *s, struct kcopy_part *p, void *buf)
@@ -105,6 +105,35 @@ bool kcopy_transit_take(struct kcopy_isource *src, struct kcopy_part *p)
 	t->nr_damaged++;
 	p->cmd.outcome = KCOPY_CMD_DAMAGED;
 	kedge_debug("bytes %llu + %u of the source arrived damaged", (unsigned long long)p->start_bytes, p->nr_bytes);
+	return false;
+}
+
+bool kcopy_transit_can_sum(const struct kcopy_isession *s)
+{
+	return (s->offer.codecs & KEDGE_TRANSIT_CAN_SUM) && s->offer.extent_max_bytes == KEDGE_TRANSIT_EXTENT_MAX_BYTES;
+}
+
+int kcopy_transit_send_sum(struct kcopy_isource *src, struct kcopy_isession *s, struct kcopy_part *p)
+{
+	uint32_t lbs_bytes = src->base.identity.lbs_bytes;
+
+	p->is_extent = true;
+	p->is_chosen = false;
+	return kcopy_cmd_read_extent(s->conn, &p->cmd, p->start_bytes / lbs_bytes, p->nr_bytes / lbs_bytes, KEDGE_TRANSIT_CAN_SUM, p->head,
+				     NULL, 0);
+}
+
+bool kcopy_transit_take_sum(struct kcopy_isource *src, struct kcopy_part *p)
+{
+	const struct kedge_source_io *io = p->req->io;
+	uint64_t nr = (p->start_bytes - io->start_bytes) / KEDGE_TRANSIT_EXTENT_MAX_BYTES;
+
+	src->transit.wire_bytes += p->cmd.nr_in_bytes;
+	if (p->cmd.nr_in_bytes == sizeof p->head &&
+	    kedge_transit_sum_decode(p->head, p->start_bytes, p->nr_bytes, (uint8_t *)io->buf + nr * KEDGE_TRANSIT_SUM_BYTES) == 0)
+		return true;
+	src->transit.nr_damaged++;
+	p->cmd.outcome = KCOPY_CMD_DAMAGED;
 	return false;
 }
 

@@ -29,6 +29,12 @@ int kcopy_transit_send(struct kcopy_isource *src, struct kcopy_isession *s, stru
 /* A read was answered with GOOD or SHORT. True: its bytes are in its buffer and, of an extent, what the source's checksum says. False: the
  * outcome says why not, DAMAGED or SHORT. */
 bool kcopy_transit_take(struct kcopy_isource *src, struct kcopy_part *p);
+/* Does this session's target make sums? */
+bool kcopy_transit_can_sum(const struct kcopy_isession *s);
+/* Ask for the sum of a part, whatever the mode. 0 or -ENOMEM. */
+int kcopy_transit_send_sum(struct kcopy_isource *src, struct kcopy_isession *s, struct kcopy_part *p);
+/* As kcopy_transit_take: the sum is in its place of the request's buffer. */
+bool kcopy_transit_take_sum(struct kcopy_isource *src, struct kcopy_part *p);
 /* What was sent has been answered, or is lost. is_good: as kcopy_transit_take says. */
 void kcopy_transit_ended(struct kcopy_isource *src, struct kcopy_part *p, bool is_good);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Purpose. The final comparison: every block that is here and that the workload has not written is read on both sides, and of holes as much
- * as verify_next.c says.
+ * as verify_next.c says. What travels for it is the source's bytes or a checksum of them (verify_sum.c); where that differs, or cannot be had, the bytes.
  *
  * Owns. Nothing beyond the hydrator's copies.
  *
@@ -16,7 +16,7 @@
 void kcopy_verify_begin(struct kcopy_hydrator *h)
 {
 	h->cursor_bytes = 0;
-	h->verified_bytes = h->mismatch_bytes = h->agreed_bytes = h->sampled_bytes = 0;
+	h->verified_bytes = h->mismatch_bytes = h->agreed_bytes = h->sampled_bytes = h->checksum_bytes = 0;
 	h->first_mismatch_bytes = UINT64_MAX;
 	if (!h->claims->ops->audit_next || !h->claims->ops->audit_read)
 		kcopy_hydrator_fail(h, -ENOTSUP, NULL, "comparing");
@@ -70,6 +70,21 @@ static void compare_sides(struct kcopy_copy *c)
 		h->sampled_bytes += h->verified_bytes - before;
 }
 
+static void compare_sums(struct kcopy_copy *c)
+{
+	if (c->source_res == 0 && kcopy_verify_sum_compare(c)) {
+		kcopy_meter_add(&c->h->meter, c->nr_bytes, kedge_loop_now_ns(c->h->loop));
+		return;
+	}
+	c->check = KCOPY_CHECK_BOTH;
+	c->must_repeat = true;
+}
+
+static bool is_away(const struct kcopy_copy *c)
+{
+	return c->source_res == -ECANCELED || kedge_err_class_of(c->source_res) == KEDGE_CLASS_TRANSIENT;
+}
+
 static void side_done(struct kcopy_copy *c)
 {
 	struct kcopy_hydrator *h = c->h;
@@ -83,10 +98,12 @@ static void side_done(struct kcopy_copy *c)
 		kcopy_hydrator_fail(h, c->own_res, NULL, "reading the destination");
 	else if (c->check == KCOPY_CHECK_OWN)
 		compare_own(c);
+	else if (c->source_res != 0 && is_away(c))
+		c->must_repeat = true; /* the same range again when it is back */
+	else if (c->check == KCOPY_CHECK_SUM)
+		compare_sums(c);
 	else if (c->source_res == 0)
 		compare_sides(c);
-	else if (c->source_res == -ECANCELED || kedge_err_class_of(c->source_res) == KEDGE_CLASS_TRANSIENT)
-		c->must_repeat = true; /* the source is away: the same range again when it is back */
 	else
 		kcopy_hydrator_fail(h, c->source_res, &c->io.err, "reading the source");
 	if (!c->must_repeat) {
@@ -112,7 +129,7 @@ static void source_cb(struct kedge_source_io *io, int res)
 
 	c->is_reading = false;
 	c->source_res = res;
-	if (res != 0 && res != -ECANCELED)
+	if (res != 0 && res != -ECANCELED && io->err.code != 0)
 		c->h->last_err = io->err;
 	side_done(c);
 }
@@ -131,7 +148,9 @@ static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
 	c->own_res = c->source_res = 0;
 	kcopy_copy_begun(c, c->nr_bytes);
 	c->nr_pending = c->check == KCOPY_CHECK_OWN ? 1 : 2;
-	if (c->check != KCOPY_CHECK_OWN)
+	if (c->check == KCOPY_CHECK_SUM)
+		kcopy_verify_sum_ask(c, source_cb);
+	else if (c->check != KCOPY_CHECK_OWN)
 		kcopy_copy_read(c, source_cb);
 	h->claims->ops->audit_read(h->claims, c->start_bytes, c->nr_bytes, c->own_buf, own_cb, c);
 }
@@ -144,6 +163,8 @@ static bool next(struct kcopy_hydrator *h, struct kcopy_copy *c)
 	c->check = kcopy_verify_next(h, max_bytes, &c->start_bytes, &c->nr_bytes);
 	if (c->check == KCOPY_CHECK_WAIT || c->check == KCOPY_CHECK_END)
 		return false;
+	if (c->check == KCOPY_CHECK_BOTH && kcopy_verify_can_sum(h))
+		c->check = KCOPY_CHECK_SUM;
 	c->is_busy = true;
 	h->nr_busy++;
 	return true;

@@ -250,18 +250,21 @@ static void report_finish(struct job *j)
 	if (strcmp(verify_state(j), "passed") != 0)
 		verified = j->d.vol.size_bytes - written;
 	plane_clone_drop_secret(j->config, &j->d);
-	j->result = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "verified_bytes", (json_int_t)verified, "hole_bytes",
+	j->result = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "verified_bytes", (json_int_t)verified, "checksum_bytes",
+			      (json_int_t)number(v, "checksum_bytes"), "hole_bytes",
 			      (json_int_t)number(v, "hole_bytes"), "sampled_bytes", (json_int_t)number(v, "sampled_bytes"), "sample_seed",
 			      (json_int_t)number(v, "sample_seed"), "mismatch_bytes", (json_int_t)number(v, "mismatch_bytes"), "written_bytes",
 			      (json_int_t)written, "size_bytes", (json_int_t)j->d.vol.size_bytes);
 }
 
-/* By what the source says of its holes, while this agent is to have them read. */
+/* By what the source says of its holes while this agent is to have them read, or by checksums while it is to have the bytes compared. */
 static bool is_compared_by_less(struct job *j)
 {
-	const char *holes = json_string_value(json_object_get(json_object_get(j->clone_status, "verify"), "holes"));
+	const json_t *v = json_object_get(j->clone_status, "verify");
+	const char *holes = json_string_value(json_object_get(v, "holes")), *data = json_string_value(json_object_get(v, "data"));
 
-	return j->config->is_verify_holes_read && holes && strcmp(holes, "read") != 0;
+	return (j->config->is_verify_holes_read && holes && strcmp(holes, "read") != 0) ||
+	       (j->config->is_verify_data_bytes && data && strcmp(data, "bytes") != 0);
 }
 
 static bool has_passed(struct job *j)
@@ -277,7 +280,8 @@ static bool is_comparison_wanted(struct job *j)
 
 static json_t *verify_args(const struct job *j)
 {
-	return json_pack("{s:s}", "holes", j->config->is_verify_holes_read ? "read" : "status");
+	return json_pack("{s:s, s:s}", "holes", j->config->is_verify_holes_read ? "read" : "status", "data",
+			 j->config->is_verify_data_bytes ? "bytes" : "checksum");
 }
 
 void act_finish(struct job *j)

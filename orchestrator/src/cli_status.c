@@ -283,7 +283,7 @@ static int verify_receipt(const json_t *receipt, const char *secret_file)
 static void print_receipt(const json_t *r)
 {
 	const json_t *source = json_object_get(r, "source");
-	char size[32], verified[32], sampled[32], holes[32], written[32], downtime[32], left_out[32];
+	char size[32], verified[32], sums[48] = "byte by byte", sampled[32], holes[32], written[32], downtime[32], left_out[32];
 
 	printf("receipt    %s\n", view_text(r, "migration", "?"));
 	printf("volume     %s (%s), epoch %" PRIu64 "\n", view_text(r, "volume", "?"), view_text(r, "volume_uuid", "?"),
@@ -291,8 +291,13 @@ static void print_receipt(const json_t *r)
 	printf("workload   %s\n", view_text(r, "workload", "-"));
 	printf("moved      from %s to %s, %s\n", view_text(r, "from", "?"), view_text(r, "to", "?"),
 	       kedge_size_format(view_u64(r, "size_bytes"), size, sizeof size));
-	printf("verified   %s byte by byte against the source, %" PRIu64 " bytes differ; %s written since the boot\n",
-	       kedge_size_format(view_u64(r, "verified_bytes"), verified, sizeof verified), view_u64(r, "mismatch_bytes"),
+	if (view_u64(r, "checksum_bytes"))
+		kedge_size_format(view_u64(r, "checksum_bytes"), sums, sizeof sums);
+	/* "verified   1 GiB, 0.9 GiB of them by …, the rest byte by byte, against …", or "verified   1 GiB byte by byte against …" */
+	printf("verified   %s%s%s%s against the source, %" PRIu64 " bytes differ; %s written since the boot\n",
+	       kedge_size_format(view_u64(r, "verified_bytes"), verified, sizeof verified),
+	       view_u64(r, "checksum_bytes") ? ", " : " ", sums,
+	       view_u64(r, "checksum_bytes") ? " of them by 128-bit checksums made there, the rest byte by byte," : "", view_u64(r, "mismatch_bytes"),
 	       kedge_size_format(view_u64(r, "written_bytes"), written, sizeof written));
 	if (view_u64(r, "hole_bytes"))
 		printf("holes      %s by what the source says, not read there; %s of the above are samples of holes, seed %" PRIu64 "\n",

@@ -149,6 +149,14 @@ static int set_verify_holes(struct reader *r, const char *value)
 	return 0;
 }
 
+static int set_verify_data(struct reader *r, const char *value)
+{
+	if (strcmp(value, "checksum") != 0 && strcmp(value, "bytes") != 0)
+		return kedge_err_set(&r->err, -EINVAL, KEDGE_SIDE_CONTROL, "verify_data is checksum or bytes, not \"%s\"", value);
+	r->config->is_verify_data_bytes = strcmp(value, "bytes") == 0;
+	return 0;
+}
+
 static int set_free_space(struct reader *r, const char *value)
 {
 	if (strcmp(value, "copy") != 0 && strcmp(value, "skip") != 0)
@@ -216,6 +224,7 @@ static const struct {
 	{"agent", "portal_address", set_portal_address},
 	{"agent", "bin_dir", set_bin_dir},
 	{"agent", "verify_holes", set_verify_holes},
+	{"agent", "verify_data", set_verify_data},
 	{"agent", "free_space", set_free_space},
 	{"agent", "hydrate_floor", set_hydrate_floor},
 	{"agent", "latency_factor", set_latency_factor},

@@ -192,6 +192,7 @@ static void take_results(struct coord_migration *n, const struct coord_answer *a
 		break;
 	case COORD_HYDRATED:
 		n->verified_bytes = a->verified_bytes;
+		n->checksum_bytes = a->checksum_bytes;
 		n->hole_bytes = a->hole_bytes;
 		n->sampled_bytes = a->sampled_bytes;
 		n->sample_seed = a->sample_seed;

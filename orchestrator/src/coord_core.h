@@ -117,8 +117,8 @@ struct coord_migration {
 	char reason[KEDGE_ERR_MSG_MAX];
 	char portal[COORD_PORTAL_MAX]; /* from EXPORTED on */
 	uint64_t left_out_bytes;       /* free space that does not travel; likewise */
-	/* From DETACHED on. verified: read on both sides; hole: agreed as holes by what the source says; sampled: how much of verified lies in holes. */
-	uint64_t verified_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
+	/* From DETACHED on. verified: read on both sides; checksum: of those, compared by the source's checksums; hole: agreed as holes by what the source says; sampled: how much of verified lies in holes. */
+	uint64_t verified_bytes, checksum_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
 	bool is_released;					/* the source copy is gone */
 	uint64_t hold_until_ms;					/* RETAINED */
 	uint64_t times_ms[COORD_NR_STEPS];			/* when each step was recorded; 0: not */
@@ -163,7 +163,7 @@ struct coord_answer {
 	bool is_running;
 	char portal[COORD_PORTAL_MAX];
 	uint64_t left_out_bytes;
-	uint64_t verified_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
+	uint64_t verified_bytes, checksum_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
 	bool is_released;
 };
 

@@ -153,7 +153,7 @@ void events_fini(struct coord_service *s)
 static void describe(const struct coord_migration *m, char *out, size_t out_max)
 {
 	const char *what = m->workload[0] ? m->workload : m->volume;
-	char a[32], b[32], holes[32];
+	char a[32], b[32], holes[32], sums[32];
 	uint64_t downtime_ms = 0;
 
 	switch (m->step) {
@@ -198,9 +198,11 @@ static void describe(const struct coord_migration *m, char *out, size_t out_max)
 		snprintf(out, out_max, "hydrated: every block is on %s, durably", m->to);
 		break;
 	case COORD_DETACHED:
+		kedge_size_format(m->checksum_bytes, sums, sizeof sums);
 		kedge_size_format(m->hole_bytes, holes, sizeof holes);
-		snprintf(out, out_max, "%s verified against the source byte by byte, 0 differ%s%s%s; %s written since the boot; the source session is closed",
-			 kedge_size_format(m->verified_bytes, a, sizeof a), m->hole_bytes ? ", " : "", m->hole_bytes ? holes : "",
+		snprintf(out, out_max, "%s verified against the source%s%s%s, 0 differ%s%s%s; %s written since the boot; the source session is closed",
+			 kedge_size_format(m->verified_bytes, a, sizeof a), m->checksum_bytes ? ", " : " byte by byte", m->checksum_bytes ? sums : "",
+			 m->checksum_bytes ? " of it by 128-bit checksums made there" : "", m->hole_bytes ? ", " : "", m->hole_bytes ? holes : "",
 			 m->hole_bytes ? " agreed as holes by status" : "", kedge_size_format(m->written_bytes, b, sizeof b));
 		break;
 	case COORD_UNEXPORTED:

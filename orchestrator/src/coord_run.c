@@ -195,6 +195,7 @@ static void read_done(const json_t *result, struct coord_answer *a)
 	snprintf(a->portal, sizeof a->portal, "%s", text(result, "portal"));
 	a->left_out_bytes = number(result, "left_out_bytes");
 	a->verified_bytes = number(result, "verified_bytes");
+	a->checksum_bytes = number(result, "checksum_bytes");
 	a->hole_bytes = number(result, "hole_bytes");
 	a->sampled_bytes = number(result, "sampled_bytes");
 	a->sample_seed = number(result, "sample_seed");

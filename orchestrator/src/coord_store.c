@@ -35,7 +35,8 @@ static const char schema_sql[] =
 	" verified_bytes INTEGER NOT NULL, written_bytes INTEGER NOT NULL, mismatch_bytes INTEGER NOT NULL,"
 	" is_released INTEGER NOT NULL, hold_until_ms INTEGER NOT NULL, times TEXT NOT NULL,"
 	" engine TEXT NOT NULL DEFAULT 'user', hole_bytes INTEGER NOT NULL DEFAULT 0, sampled_bytes INTEGER NOT NULL DEFAULT 0,"
-	" sample_seed INTEGER NOT NULL DEFAULT 0, left_out_bytes INTEGER NOT NULL DEFAULT 0, " PACE_COLUMNS_SQL ") STRICT;"
+	" sample_seed INTEGER NOT NULL DEFAULT 0, left_out_bytes INTEGER NOT NULL DEFAULT 0, " PACE_COLUMNS_SQL ","
+	" checksum_bytes INTEGER NOT NULL DEFAULT 0) STRICT;"
 	"CREATE TABLE specs(migration TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;"
 	"CREATE TABLE secrets("
 	" migration TEXT PRIMARY KEY, user TEXT NOT NULL, secret TEXT NOT NULL, mutual_user TEXT NOT NULL,"
@@ -55,9 +56,10 @@ static const char *const upgrades[] = {
 	"ALTER TABLE migrations ADD COLUMN sample_seed INTEGER NOT NULL DEFAULT 0",
 	"ALTER TABLE migrations ADD COLUMN left_out_bytes INTEGER NOT NULL DEFAULT 0",
 	PACE_UPGRADE_SQL("drains") ";" PACE_UPGRADE_SQL("migrations"),
+	"ALTER TABLE migrations ADD COLUMN checksum_bytes INTEGER NOT NULL DEFAULT 0",
 };
 
-static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 5, upgrades};
+static const struct db_schema schema = {"coordinator records", schema_sql, 0x6b656463 /* "kedc" */, 6, upgrades};
 
 struct coord_store {
 	struct db *db;
@@ -154,8 +156,8 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 			     "INSERT INTO migrations(id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,"
 			     "rate_bps,hold_ms,is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,"
 			     "verified_bytes,written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,"
-			     "hole_bytes,sampled_bytes,sample_seed,left_out_bytes," PACE_COLUMNS ")"
-			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+			     "hole_bytes,sampled_bytes,sample_seed,left_out_bytes,checksum_bytes," PACE_COLUMNS ")"
+			     " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 			     " ON CONFLICT(id) DO UPDATE SET size_bytes=excluded.size_bytes, lbs_bytes=excluded.lbs_bytes,"
 			     " wants_start=excluded.wants_start, step=excluded.step, aborted_at=excluded.aborted_at,"
 			     " is_failed=excluded.is_failed, reason_code=excluded.reason_code, reason=excluded.reason,"
@@ -163,7 +165,7 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 			     " mismatch_bytes=excluded.mismatch_bytes, is_released=excluded.is_released,"
 			     " hold_until_ms=excluded.hold_until_ms, times=excluded.times, hole_bytes=excluded.hole_bytes,"
 			     " sampled_bytes=excluded.sampled_bytes, sample_seed=excluded.sample_seed,"
-			     " left_out_bytes=excluded.left_out_bytes",
+			     " left_out_bytes=excluded.left_out_bytes, checksum_bytes=excluded.checksum_bytes",
 			     &r, err);
 
 	if (res)
@@ -200,6 +202,7 @@ static int put_migration(struct coord_store *s, const struct coord_migration *m,
 	db_put_number(&r, m->sampled_bytes);
 	db_put_number(&r, m->sample_seed);
 	db_put_number(&r, m->left_out_bytes);
+	db_put_number(&r, m->checksum_bytes);
 	pace_put(&r, &m->pace);
 	return res ? res : db_run(&r, "migration", err);
 }
@@ -259,6 +262,7 @@ static int get_migration(struct db_row *r, struct coord_migration *m)
 	m->sampled_bytes = db_get_number(r);
 	m->sample_seed = db_get_number(r);
 	m->left_out_bytes = db_get_number(r);
+	m->checksum_bytes = db_get_number(r);
 	return pace_get(r, &m->pace);
 }
 
@@ -270,7 +274,7 @@ int coord_store_load_migrations(struct coord_store *s, int (*fn)(void *arg, cons
 				       "SELECT id,drain,volume_uuid,volume,workload,source,dest,epoch,size_bytes,lbs_bytes,rate_bps,hold_ms,"
 				       "is_release_delete,wants_start,step,aborted_at,is_failed,reason_code,reason,portal,verified_bytes,"
 				       "written_bytes,mismatch_bytes,is_released,hold_until_ms,times,engine,hole_bytes,sampled_bytes,"
-				       "sample_seed,left_out_bytes," PACE_COLUMNS " FROM migrations ORDER BY nr",
+				       "sample_seed,left_out_bytes,checksum_bytes," PACE_COLUMNS " FROM migrations ORDER BY nr",
 				       &r, err);
 
 	if (res)

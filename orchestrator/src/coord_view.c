@@ -111,6 +111,7 @@ json_t *migration_json(const struct run *r)
 	json_object_set_new(out, "written_bytes",
 			    json_integer((json_int_t)(m->written_bytes ? m->written_bytes : number(r->progress, "written_bytes"))));
 	json_object_set_new(out, "verified_bytes", compared_json(r, "verified_bytes", m->verified_bytes));
+	json_object_set_new(out, "checksum_bytes", compared_json(r, "checksum_bytes", m->checksum_bytes));
 	json_object_set_new(out, "hole_bytes", compared_json(r, "hole_bytes", m->hole_bytes));
 	json_object_set_new(out, "sampled_bytes", compared_json(r, "sampled_bytes", m->sampled_bytes));
 	json_object_set_new(out, "left_out_bytes", json_integer((json_int_t)m->left_out_bytes));
@@ -158,6 +159,7 @@ char *receipt_text(const struct run *r)
 			(json_int_t)m->mismatch_bytes, "left_out_bytes", (json_int_t)m->left_out_bytes, "downtime_ms",
 			coord_core_downtime(m, &downtime_ms) ? json_integer((json_int_t)downtime_ms) : json_null(), "steps",
 			times_json(m), "source", "policy", m->is_release_delete ? "delete" : "keep", "released", m->is_released);
+	json_object_set_new(out, "checksum_bytes", json_integer((json_int_t)m->checksum_bytes));
 	json_object_set_new(out, "hole_bytes", json_integer((json_int_t)m->hole_bytes));
 	json_object_set_new(out, "sampled_bytes", json_integer((json_int_t)m->sampled_bytes));
 	json_object_set_new(out, "sample_seed", json_integer((json_int_t)m->sample_seed));

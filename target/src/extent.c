@@ -4,13 +4,14 @@
  *
  * Owns. Nothing of its own; a command is in the hands of a worker between extent_submit and done_cb.
  *
- * Locks. None here: what a worker touches of a command (its buffer, head, job_res) nobody else does meanwhile (pool.c).
+ * Locks. None here: what a worker touches of a command (its buffer, heads, job_res) nobody else does meanwhile (pool.c).
  *
  * What is in the page cache is read by the worker, into memory of its own that stays in the processor's cache, and, when it travels as it is,
- * is sent out of the page cache as other reads are (sendfile.c). What is not cached is read by io_uring into a buffer, so that no worker waits
+ * is sent out of the page cache as other reads are (sendfile.c). Of one whose sum is wanted nothing but a head travels. What is not cached is read by io_uring into a buffer, so that no worker waits
  * for a disk.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "conn.h"
@@ -35,6 +36,11 @@ static int read_here(const struct tgt_cmd *cmd, uint8_t *buf)
 	return 0;
 }
 
+static bool is_sum(const struct tgt_cmd *cmd)
+{
+	return cmd->codecs == KEDGE_TRANSIT_CAN_SUM;
+}
+
 static void work_cb(struct tgt_job *job, struct kedge_transit_coder *coder, void *scratch)
 {
 	struct tgt_cmd *cmd = kedge_container_of(job, struct tgt_cmd, job);
@@ -46,12 +52,26 @@ static void work_cb(struct tgt_job *job, struct kedge_transit_coder *coder, void
 		cmd->job_res = read_here(cmd, data);
 	if (cmd->job_res < 0)
 		return;
+	if (is_sum(cmd)) {
+		uint8_t sum[KEDGE_TRANSIT_SUM_BYTES];
+		kedge_transit_sum(data, cmd->disk_bytes, cmd->extent_bytes, sum);
+		kedge_transit_sum_encode(cmd->disk_bytes, cmd->extent_bytes, sum, cmd->out_head);
+		return;
+	}
 	uint64_t begin_ns = kedge_clock_ns();
 	kedge_transit_pack(coder, data, cmd->extent_bytes, cmd->codecs, packed, &has_tried, &cmd->head);
 	if (cmd->head.codec == KEDGE_TRANSIT_ZSTD)
 		memcpy(cmd->buf + KEDGE_TRANSIT_HEAD_BYTES, packed, cmd->head.payload_bytes);
 	cmd->head.start_bytes = cmd->disk_bytes;
 	cmd->head.pack_ns = has_tried ? kedge_max_u64(1, kedge_clock_ns() - begin_ns) : 0;
+}
+
+static void answer_sum(struct tgt_cmd *cmd)
+{
+	memcpy(cmd->buf, cmd->out_head, KEDGE_TRANSIT_HEAD_BYTES);
+	tgt_full_set_residual(cmd, KEDGE_TRANSIT_HEAD_BYTES);
+	cmd->read_bytes = cmd->total_bytes;
+	tgt_conn_queue(cmd);
 }
 
 static void done_cb(struct tgt_job *job)
@@ -65,6 +85,10 @@ static void done_cb(struct tgt_job *job)
 	}
 	if (cmd->job_res < 0) {
 		tgt_full_read_failed(cmd, cmd->job_res == -ENODATA ? 0 : cmd->job_res);
+		return;
+	}
+	if (is_sum(cmd)) {
+		answer_sum(cmd);
 		return;
 	}
 	tgt_full_set_residual(cmd, KEDGE_TRANSIT_HEAD_BYTES + cmd->head.payload_bytes);
@@ -164,6 +188,12 @@ void tgt_extent_start(struct tgt_cmd *cmd, uint32_t nr_bytes, uint8_t codecs)
 		refuse(cmd, SCSI_CHECK_CONDITION, SENSE_BAD_OPCODE);
 		return;
 	}
-	cmd->is_read_by_worker = can_be_sent_from_cache(cmd); /* once: one that waits for a buffer waits until it has one */
+	if (is_sum(cmd) && tgt_lun_is_cached(cmd->lun, cmd->disk_bytes, nr_bytes)) {
+		cmd->buf = malloc(KEDGE_TRANSIT_HEAD_BYTES);
+		cmd->is_read_by_worker = cmd->buf != NULL;
+	} else if (!is_sum(cmd)) {
+		cmd->is_read_by_worker = can_be_sent_from_cache(cmd);
+	}
+	/* decided once: one that waits for a buffer waits until it has one */
 	tgt_extent_read(cmd);
 }

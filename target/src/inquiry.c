@@ -79,7 +79,8 @@ static int page_limits(const struct tgt_unit *u, uint8_t *out)
 static int page_transit(const struct tgt_unit *u, uint8_t *out)
 {
 	const struct kedge_transit_offer offer = {
-		.codecs = KEDGE_TRANSIT_CAN_ALL, .nr_workers = u->nr_workers, .extent_max_bytes = KEDGE_TRANSIT_EXTENT_MAX_BYTES};
+		.codecs = KEDGE_TRANSIT_CAN_ALL | KEDGE_TRANSIT_CAN_SUM, .nr_workers = u->nr_workers,
+		.extent_max_bytes = KEDGE_TRANSIT_EXTENT_MAX_BYTES};
 	uint8_t page[KEDGE_TRANSIT_PAGE_BYTES];
 
 	kedge_transit_page_encode(&offer, page);

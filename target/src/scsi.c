@@ -61,7 +61,7 @@ static const struct {
 	{CMD_READ12, -1, 12, {0xa8, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
 	{CMD_VERIFY12, -1, 12, {0xaf, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
 	{CMD_READ_EXTENT, -1, 16,
-	 {0xc1, KEDGE_TRANSIT_CAN_ALL, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
+	 {0xc1, KEDGE_TRANSIT_CAN_ALL | KEDGE_TRANSIT_CAN_SUM, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07}},
 };
 
 void tgt_sense_encode(enum tgt_sense sense, uint8_t out[SENSE_BYTES])
@@ -143,7 +143,7 @@ static void read_extent(const uint8_t *c, const struct tgt_unit *u, struct tgt_r
 {
 	uint32_t nr_blocks = kedge_get_be32(c + 10);
 
-	if ((c[1] & ~KEDGE_TRANSIT_CAN_ALL) || c[14] || nr_blocks == 0 || nr_blocks > KEDGE_TRANSIT_EXTENT_MAX_BYTES / u->lbs_bytes) {
+	if (((c[1] & ~KEDGE_TRANSIT_CAN_ALL) && c[1] != KEDGE_TRANSIT_CAN_SUM) || c[14] || nr_blocks == 0 || nr_blocks > KEDGE_TRANSIT_EXTENT_MAX_BYTES / u->lbs_bytes) {
 		fail(r, SENSE_BAD_CDB);
 		return;
 	}

@@ -134,6 +134,40 @@ static void test_every_flipped_bit_is_noticed(void **state)
 	}
 }
 
+static void test_sums_are_of_bytes_place_and_length(void **state)
+{
+	uint8_t *data = make_extent(NOISE, 8192), head[KEDGE_TRANSIT_HEAD_BYTES], sum[KEDGE_TRANSIT_SUM_BYTES], other[KEDGE_TRANSIT_SUM_BYTES];
+	struct kedge_transit_head h;
+
+	kedge_transit_sum(data, 4096, 4096, sum);
+	for (uint32_t bit = 0; bit < 4096 * 8; bit++) {
+		data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		kedge_transit_sum(data, 4096, 4096, other);
+		assert_memory_not_equal(sum, other, sizeof sum);
+		data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	kedge_transit_sum(data, 0, 4096, other);
+	assert_memory_not_equal(sum, other, sizeof sum);
+	kedge_transit_sum(data, 4096, 4608, other);
+	assert_memory_not_equal(sum, other, sizeof sum);
+	kedge_transit_sum_encode(4096, 4096, sum, head);
+	assert_int_equal(kedge_transit_sum_decode(head, 4096, 4096, other), 0);
+	assert_memory_equal(sum, other, sizeof sum);
+	assert_int_equal(kedge_transit_sum_decode(head, 0, 4096, other), -EBADMSG);
+	assert_int_equal(kedge_transit_sum_decode(head, 4096, 8192, other), -EBADMSG);
+	/* neither is taken for the other */
+	assert_int_equal(kedge_transit_head_decode(head, 4096, 4096, 0, &h), -EBADMSG);
+	for (uint32_t bit = 0; bit < KEDGE_TRANSIT_HEAD_BYTES * 8; bit++) {
+		head[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(kedge_transit_sum_decode(head, 4096, 4096, other), -EBADMSG);
+		head[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	h = (struct kedge_transit_head){.codec = KEDGE_TRANSIT_ZERO, .start_bytes = 4096, .nr_bytes = 4096};
+	kedge_transit_head_encode(&h, head);
+	assert_int_equal(kedge_transit_sum_decode(head, 4096, 4096, other), -EBADMSG);
+	free(data);
+}
+
 /* A head whose own checksum is right and whose lengths are anything, before any payload. */
 static void test_hostile_answers_overrun_nothing(void **state)
 {
@@ -212,6 +246,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_extents_arrive_as_they_were),
 		cmocka_unit_test(test_every_flipped_bit_is_noticed),
+		cmocka_unit_test(test_sums_are_of_bytes_place_and_length),
 		cmocka_unit_test(test_hostile_answers_overrun_nothing),
 		cmocka_unit_test(test_a_page_is_taken_only_when_all_of_it_is_known),
 	};

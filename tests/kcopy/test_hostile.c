@@ -125,6 +125,8 @@ static void target_closes(int fd)
 enum gap { GAP_NONE, GAP_ALL, GAP_BEGIN, GAP_MIDDLE, GAP_END };
 static enum gap gap;
 static uint64_t disk_bytes;
+static bool has_sums; /* it offers them */
+static bool is_for_sums; /* what read_over asks for */
 static unsigned *nr_status_errors; /* shared by its connections: so many GET LBA STATUS fail, then all is a hole */
 
 /* How it answers READ EXTENT: not offered; refused; well; or with this wrong. */
@@ -227,6 +229,19 @@ static void send_refusal(int fd, const uint8_t request[48], uint32_t stat_sn)
 	send_end(fd, request, 0x02, 0x02, stat_sn, kedge_get_be32(request + 20));
 }
 
+static void send_sum(int fd, const uint8_t request[48], uint32_t stat_sn, const uint8_t *data, uint64_t start_bytes, uint32_t nr_bytes)
+{
+	uint8_t head[KEDGE_TRANSIT_HEAD_BYTES], sum[KEDGE_TRANSIT_SUM_BYTES];
+	uint32_t room = kedge_get_be32(request + 20), n = lie == LIE_NO_HEAD ? 0 : lie == LIE_BOMB ? 20 : sizeof head;
+
+	kedge_transit_sum(data, start_bytes, nr_bytes, sum);
+	kedge_transit_sum_encode(start_bytes + (lie == LIE_OTHER_PLACE ? 4096 : 0), nr_bytes - (lie == LIE_LENGTH ? 512 : 0), sum, head);
+	head[30] ^= lie == LIE_CHECKSUM;
+	if (n > 0) /* LIE_BOMB: a head that ends in the middle */
+		send_answer(fd, request, 0x25, 0, 0, 0, head, n);
+	send_end(fd, request, 0, n < room || lie == LIE_RESIDUAL ? 2 : 0, stat_sn, lie == LIE_RESIDUAL ? 0xfffffff0 : room - n);
+}
+
 static void send_extent(int fd, const uint8_t request[48], uint32_t stat_sn)
 {
 	uint64_t lba = kedge_get_be64(request + 34);
@@ -245,6 +260,11 @@ static void send_extent(int fd, const uint8_t request[48], uint32_t stat_sn)
 	h.start_bytes = lba * 512 + (lie == LIE_OTHER_PLACE ? 4096 : 0);
 	h.checksum ^= lie == LIE_CHECKSUM;
 	h.payload_bytes -= lie == LIE_LENGTH;
+	if (request[33] == KEDGE_TRANSIT_CAN_SUM) {
+		send_sum(fd, request, stat_sn, payload, lba * 512, n);
+		kedge_transit_coder_destroy(coder);
+		return;
+	}
 	if (lie == LIE_BOMB) { /* 512 KiB in a few bytes, called n */
 		static uint8_t text[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
 		memset(text, 'x', sizeof text);
@@ -264,8 +284,8 @@ static void send_extent(int fd, const uint8_t request[48], uint32_t stat_sn)
 
 static void target_leaves_gaps(int fd)
 {
-	static const struct kedge_transit_offer offer = {
-		.codecs = KEDGE_TRANSIT_CAN_ALL, .nr_workers = 1, .extent_max_bytes = KEDGE_TRANSIT_EXTENT_MAX_BYTES};
+	const struct kedge_transit_offer offer = {
+		.codecs = KEDGE_TRANSIT_CAN_ALL | (has_sums ? KEDGE_TRANSIT_CAN_SUM : 0), .nr_workers = 1, .extent_max_bytes = KEDGE_TRANSIT_EXTENT_MAX_BYTES};
 	uint8_t page[KEDGE_TRANSIT_PAGE_BYTES];
 	static const char keys[] = "TargetPortalGroupTag=1\0HeaderDigest=None\0DataDigest=None\0InitialR2T=Yes\0ImmediateData=No\0"
 				   "MaxBurstLength=262144\0FirstBurstLength=65536\0MaxRecvDataSegmentLength=65536";
@@ -463,11 +483,22 @@ static int read_over(enum gap g, enum lie e, uint64_t start_bytes, uint32_t nr_b
 	memset(buf, 0x77, nr_bytes);
 	struct kedge_source_io io = { .start_bytes = start_bytes, .nr_bytes = nr_bytes, .buf = buf, .fn = never_cb, .arg = &res, .prio = KEDGE_PRIO_BACKGROUND };
 	src->ops->start(src);
-	src->ops->read(src, &io);
+	if (is_for_sums)
+		src->ops->sums(src, &io);
+	else
+		src->ops->read(src, &io);
 	for (int i = 0; i < 1000 && res == 1; i++)
 		kedge_loop_run_once(l, 10);
-	for (uint32_t i = 0; res == 0 && i < nr_bytes; i++)
+	for (uint32_t i = 0; res == 0 && !is_for_sums && i < nr_bytes; i++)
 		assert_int_equal(buf[i], disk_byte((uint32_t)start_bytes + i));
+	if (res == 0 && is_for_sums) {
+		uint8_t *data = malloc(nr_bytes), sum[KEDGE_TRANSIT_SUM_BYTES];
+		for (uint32_t i = 0; i < nr_bytes; i++)
+			data[i] = disk_byte((uint32_t)start_bytes + i);
+		kedge_transit_sum(data, start_bytes, nr_bytes, sum);
+		assert_memory_equal(buf, sum, sizeof sum);
+		free(data);
+	}
 	src->ops->close(src, closed_cb, &is_closed);
 	while (!is_closed)
 		assert_int_equal(kedge_loop_run_once(l, 100), 0);
@@ -500,6 +531,24 @@ static void test_source_takes_no_extent_that_is_not_what_was_asked_for(void **st
 	}
 	for (enum lie e = LIE_OTHER_PLACE; e < NR_LIES; e++)
 		assert_int_equal(read_over(GAP_NONE, e, 0, READ_BYTES), KEDGE_E_SOURCE_DAMAGED);
+}
+
+static void test_source_takes_no_sum_that_is_not_what_was_asked_for(void **state)
+{
+	is_for_sums = true;
+	/* an older target has the command and not this answer; one that does not know it any more says so */
+	for (enum lie e = LIE_NO_OFFER; e <= LIE_NONE; e++)
+		assert_int_equal(read_over(GAP_NONE, e, 0, READ_BYTES), -EOPNOTSUPP);
+	has_sums = true;
+	assert_int_equal(read_over(GAP_NONE, LIE_NO_OFFER, 0, READ_BYTES), -EOPNOTSUPP);
+	assert_int_equal(read_over(GAP_NONE, LIE_REFUSED, 0, READ_BYTES), -EOPNOTSUPP);
+	assert_int_equal(read_over(GAP_NONE, LIE_NONE, 0, READ_BYTES), 0);
+	assert_int_equal(read_over(GAP_NONE, LIE_NONE, 4096, 512), 0);
+	for (enum lie e = LIE_OTHER_PLACE; e < NR_LIES; e++)
+		assert_int_equal(read_over(GAP_NONE, e, 0, READ_BYTES), KEDGE_E_SOURCE_DAMAGED);
+	is_for_sums = false;
+	/* ordinary reads never ask for one */
+	assert_int_equal(read_over(GAP_NONE, LIE_NONE, 0, READ_BYTES), 0);
 }
 
 /* Ask for the extents from start_bytes to the end. */
@@ -561,6 +610,7 @@ int main(void)
 		cmocka_unit_test(test_source_takes_no_good_status_for_data),
 		cmocka_unit_test(test_source_asks_again_behind_a_failed_question_for_holes),
 		cmocka_unit_test(test_source_takes_no_extent_that_is_not_what_was_asked_for),
+		cmocka_unit_test(test_source_takes_no_sum_that_is_not_what_was_asked_for),
 	};
 
 	setenv("KEDGE_SOURCE_TIMEOUTS", "login=150,command=150,nop=100,nop-reply=100,logout=50,backoff-min=5,backoff-max=50", 1);

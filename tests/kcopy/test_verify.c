@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Purpose. The final comparison over holes: what it costs, what it counts, and that sources that lie about holes are found. Volumes are of
+ * Purpose. The final comparison over holes and by checksums: what it costs, what it counts, and that sources that lie about holes are found. Volumes are of
  * terabytes: content is a function of the block, nothing is stored.
  *
  * Owns. The simulated volume.
@@ -20,9 +20,11 @@
 
 #include "kcopy/kcopy.h"
 #include "kedge/bytes.h"
+#include "kedge/transit.h"
 
 #define B KEDGE_BLOCK_BYTES
 #define RANGES_MAX 80
+#define KCOPY_INFLIGHT 64
 #define GIB (1ull << 30)
 
 struct range {
@@ -34,6 +36,9 @@ struct ranges {
 	unsigned nr;
 };
 
+/* What the source does when it is asked for sums. */
+enum sums { SUMS_NONE, SUMS_GOOD, SUMS_WRONG, SUMS_NOT_NOW, SUMS_DAMAGED, SUMS_SILENT };
+
 static struct sim {
 	struct kedge_source src;
 	struct kedge_claims claims;
@@ -41,7 +46,12 @@ static struct sim {
 	uint64_t size_bytes;
 	struct ranges theirs, ours; /* data */
 	struct ranges lies;         /* data of theirs that they call a hole */
-	uint64_t nr_reads, read_bytes, nr_questions, own_bytes;
+	uint64_t nr_reads, read_bytes, nr_questions, own_bytes, nr_sums;
+	enum sums sums;
+	unsigned nr_silent;
+	struct kedge_source_io *silent[KCOPY_INFLIGHT]; /* asked, never to be answered but when taken back */
+	uint64_t flipped_bytes; /* the destination differs in the block here; 0: nowhere */
+	bool is_flip_written;
 } sim;
 
 static void add(struct ranges *rs, uint64_t start_bytes, uint64_t end_bytes)
@@ -77,6 +87,7 @@ struct later {
 	struct kedge_source_io *io;
 	kedge_claim_fn fn;
 	void *arg;
+	int res;
 };
 
 static void later_cb(void *arg)
@@ -85,7 +96,7 @@ static void later_cb(void *arg)
 
 	free(arg);
 	if (l.io)
-		l.io->fn(l.io, 0);
+		l.io->fn(l.io, l.res);
 	else
 		l.fn(l.arg, 0);
 }
@@ -107,6 +118,30 @@ static void sim_read(struct kedge_source *s, struct kedge_source_io *io)
 	answer_later((struct later){ .io = io });
 }
 
+static void sim_sums(struct kedge_source *s, struct kedge_source_io *io)
+{
+	static uint8_t data[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
+	uint8_t *sum = io->buf;
+
+	sim.nr_sums++;
+	if (sim.sums == SUMS_SILENT) {
+		assert_true(sim.nr_silent < KCOPY_INFLIGHT);
+		sim.silent[sim.nr_silent++] = io;
+		return;
+	}
+	if (sim.sums == SUMS_NOT_NOW || sim.sums == SUMS_DAMAGED) {
+		answer_later((struct later){ .io = io, .res = sim.sums == SUMS_NOT_NOW ? -EOPNOTSUPP : KEDGE_E_SOURCE_DAMAGED });
+		return;
+	}
+	for (uint64_t at = 0; at < io->nr_bytes; at += sizeof data, sum += KEDGE_TRANSIT_SUM_BYTES) {
+		uint64_t n = kedge_min_u64(sizeof data, io->nr_bytes - at);
+		content(&sim.theirs, io->start_bytes + at, n, data);
+		kedge_transit_sum(data, io->start_bytes + at, (uint32_t)n, sum);
+		sum[15] ^= sim.sums == SUMS_WRONG;
+	}
+	answer_later((struct later){ .io = io });
+}
+
 static void sim_extents(struct kedge_source *s, struct kedge_source_io *io)
 {
 	uint64_t at = io->start_bytes, end = io->start_bytes + io->nr_bytes;
@@ -123,6 +158,13 @@ static void sim_extents(struct kedge_source *s, struct kedge_source_io *io)
 
 static void sim_cancel(struct kedge_source *s, struct kedge_source_io *io)
 {
+	for (unsigned i = 0; i < sim.nr_silent; i++) {
+		if (sim.silent[i] != io)
+			continue;
+		sim.silent[i] = sim.silent[--sim.nr_silent];
+		answer_later((struct later){ .io = io, .res = -ECANCELED });
+		return;
+	}
 }
 
 static void sim_status(const struct kedge_source *s, struct kedge_source_status *st)
@@ -131,6 +173,10 @@ static void sim_status(const struct kedge_source *s, struct kedge_source_status 
 }
 
 static const struct kedge_source_ops source_ops = { .read = sim_read, .extents = sim_extents, .cancel = sim_cancel, .status = sim_status };
+
+static const struct kedge_source_ops sums_ops = {
+	.read = sim_read, .extents = sim_extents, .sums = sim_sums, .cancel = sim_cancel, .status = sim_status
+};
 
 static int sim_audit_next(struct kedge_claims *c, uint64_t from, uint64_t max, uint64_t *ret_start, uint64_t *ret_nr)
 {
@@ -145,6 +191,8 @@ static void sim_audit_read(struct kedge_claims *c, uint64_t start, uint64_t nr, 
 {
 	sim.own_bytes += nr;
 	content(&sim.ours, start, nr, buf);
+	if (sim.flipped_bytes >= start + 1 && sim.flipped_bytes < start + nr)
+		((uint8_t *)buf)[sim.flipped_bytes - start] ^= 1;
 	answer_later((struct later){ .fn = fn, .arg = arg });
 }
 
@@ -153,7 +201,13 @@ static uint64_t sim_audit_hole_end(struct kedge_claims *c, uint64_t start, uint6
 	return look(&sim.ours, start, &end) ? start : end;
 }
 
+static bool sim_audit_is_written(struct kedge_claims *c, uint64_t block)
+{
+	return sim.is_flip_written && block == kedge_round_down(sim.flipped_bytes, B);
+}
+
 static const struct kedge_claims_ops claims_ops = {
+	.audit_is_written = sim_audit_is_written,
 	.audit_next = sim_audit_next, .audit_read = sim_audit_read, .audit_hole_end = sim_audit_hole_end
 };
 /* a device: it has to be read */
@@ -343,6 +397,118 @@ static void test_verify_asks_anew(void **state)
 	tear_down();
 }
 
+/* 64 MiB less half a block, of which 20 MiB are data. */
+static void set_up_sums(enum sums sums)
+{
+	set_up((64 << 20) - B / 2);
+	sim.src.ops = &sums_ops;
+	sim.sums = sums;
+	for (int i = 0; i < 2; i++) {
+		add(i ? &sim.theirs : &sim.ours, 1 << 20, 20 << 20);
+		add(i ? &sim.theirs : &sim.ours, 63 << 20, 64 << 20);
+	}
+}
+
+static int compare_by_sums(enum kcopy_holes holes, struct kcopy_status *ret_status)
+{
+	struct kcopy_hydrator_opts o = { .holes = holes, .data = KCOPY_DATA_BY_CHECKSUM };
+	struct kcopy_hydrator *h;
+
+	assert_int_equal(kcopy_hydrator_create(sim.loop, &sim.src, &sim.claims, &o, &h, NULL), 0);
+	int res = compare(h, ret_status);
+	kcopy_hydrator_destroy(h);
+	return res;
+}
+
+static void test_verify_by_sums_reads_nothing_but_samples_at_the_source(void **state)
+{
+	struct kcopy_status st;
+
+	set_up_sums(SUMS_GOOD);
+	assert_int_equal(compare_by_sums(KCOPY_HOLES_BY_STATUS, &st), 0);
+	assert_int_equal(st.verified_bytes + st.hole_bytes, sim.size_bytes);
+	assert_int_equal(st.checksum_bytes, (20 << 20) - B / 2);
+	assert_int_equal(st.verified_bytes, st.checksum_bytes + st.sampled_bytes);
+	assert_int_equal(sim.read_bytes, st.sampled_bytes);
+	tear_down();
+	set_up_sums(SUMS_GOOD);
+	assert_int_equal(compare_by_sums(KCOPY_HOLES_READ, &st), 0);
+	assert_int_equal(st.checksum_bytes, sim.size_bytes);
+	assert_int_equal(sim.read_bytes, 0);
+	tear_down();
+}
+
+/* Bytes that were asked for are bytes, whatever the source offers. */
+static void test_verify_by_bytes_asks_for_no_sums(void **state)
+{
+	struct kcopy_status st;
+
+	set_up_sums(SUMS_GOOD);
+	assert_int_equal(compare_once(KCOPY_HOLES_READ, 0, &st), 0);
+	assert_int_equal(sim.nr_sums, 0);
+	assert_int_equal(st.checksum_bytes, 0);
+	assert_int_equal(sim.read_bytes, sim.size_bytes);
+	tear_down();
+}
+
+/* What a sum does not agree on, or cannot be asked for, is compared byte by byte: no answer makes a difference of the same, nor is it counted as a sum. */
+static void test_verify_goes_back_to_bytes(void **state)
+{
+	for (enum sums sums = SUMS_WRONG; sums <= SUMS_DAMAGED; sums++) {
+		struct kcopy_status st;
+		set_up_sums(sums);
+		assert_int_equal(compare_by_sums(KCOPY_HOLES_READ, &st), 0);
+		assert_int_equal(st.verified_bytes, sim.size_bytes);
+		assert_int_equal(st.checksum_bytes, 0);
+		assert_int_equal(sim.read_bytes, sim.size_bytes);
+		tear_down();
+	}
+}
+
+static void test_verify_by_sums_finds_the_very_block(void **state)
+{
+	for (enum sums sums = SUMS_GOOD; sums <= SUMS_WRONG; sums++) {
+		struct kcopy_status st;
+		set_up_sums(sums);
+		sim.flipped_bytes = (5 << 20) + 3 * B + 77;
+		assert_int_equal(compare_by_sums(KCOPY_HOLES_BY_STATUS, &st), KEDGE_E_VERIFY);
+		assert_int_equal(st.mismatch_bytes, B);
+		assert_non_null(strstr(st.last_err.msg, "the first at byte 5255168"));
+		/* the workload's own is no difference */
+		sim.is_flip_written = true;
+		assert_int_equal(compare_by_sums(KCOPY_HOLES_BY_STATUS, &st), 0);
+		assert_int_equal(st.mismatch_bytes, 0);
+		assert_int_equal(st.verified_bytes + st.hole_bytes, sim.size_bytes - B);
+		tear_down();
+	}
+}
+
+static void test_verify_can_be_stopped_while_it_waits_for_sums(void **state)
+{
+	struct kcopy_hydrator_opts o = { .data = KCOPY_DATA_BY_CHECKSUM };
+	struct kcopy_hydrator *h;
+	struct kcopy_status st;
+	struct end e = { 0 };
+
+	set_up_sums(SUMS_SILENT);
+	assert_int_equal(kcopy_hydrator_create(sim.loop, &sim.src, &sim.claims, &o, &h, NULL), 0);
+	kcopy_verify_start(h, done_cb, &e);
+	for (unsigned i = 0; i < 1000 && sim.nr_silent == 0; i++)
+		kedge_loop_run_once(sim.loop, 5);
+	assert_in_range(sim.nr_silent, 1, KCOPY_INFLIGHT);
+	kcopy_hydrator_stop(h);
+	for (unsigned i = 0; i < 1000 && !e.is_over; i++)
+		kedge_loop_run_once(sim.loop, 5);
+	assert_true(e.is_over);
+	assert_int_equal(e.res, -ECANCELED);
+	assert_int_equal(sim.nr_silent, 0);
+	sim.sums = SUMS_GOOD;
+	assert_int_equal(compare(h, &st), 0);
+	assert_int_equal(st.verified_bytes + st.hole_bytes, sim.size_bytes);
+	kcopy_hydrator_destroy(h);
+	tear_down();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -354,6 +520,11 @@ int main(void)
 		cmocka_unit_test(test_verify_finds_a_lie_as_often_as_it_says),
 		cmocka_unit_test(test_verify_finds_what_the_destination_has_in_a_hole),
 		cmocka_unit_test(test_verify_asks_anew),
+		cmocka_unit_test(test_verify_by_sums_reads_nothing_but_samples_at_the_source),
+		cmocka_unit_test(test_verify_by_bytes_asks_for_no_sums),
+		cmocka_unit_test(test_verify_goes_back_to_bytes),
+		cmocka_unit_test(test_verify_by_sums_finds_the_very_block),
+		cmocka_unit_test(test_verify_can_be_stopped_while_it_waits_for_sums),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,7 +52,7 @@ DIRECT=$URL
 
 echo "- every mode copies the same bytes; what travels gets less"
 for mode in plain checked zstd; do
-	copy "$mode" --verify --verify-holes read
+	copy "$mode" --verify-data bytes --verify-holes read
 	cmp "$WORK/src" "$WORK/dst"
 	[ "$(value damaged)" = 0 ] || fail "$mode: damage on a line that does none"
 	declare "wire_$mode=$(value wire_bytes)"
@@ -63,6 +63,36 @@ done
 [ "$wire_checked" -ge $((2 * 20 * MIB)) ] || fail "checked: $wire_checked bytes are too few"
 [ "$wire_zstd" -lt $((2 * 11 * MIB)) ] || fail "zstd: text was not packed: $wire_zstd bytes"
 [ "$wire_zstd" -ge $((2 * 8 * MIB)) ] || fail "zstd: $wire_zstd bytes are too few"
+
+echo "- compared by checksums nothing of it travels again; that is said, and so is what was asked for"
+copy plain --verify-holes read
+[ "$(value data)" = checksum ] && [ "$(value checksum_bytes)" = $((32 * MIB)) ] || fail "$(cat "$WORK/json")"
+[ "$(value verified_bytes)" = $((32 * MIB)) ] || fail "$(cat "$WORK/json")"
+[ "$(value wire_bytes)" = $((24 * MIB + 128 * 48)) ] || fail "plain and sums: $(value wire_bytes) bytes"
+grep -q "32.0 MiB compared with the source, 32.0 MiB of them by 128-bit checksums made there" "$WORK/kcopy.log" || fail "$(cat "$WORK/kcopy.log")"
+copy plain --verify-data bytes
+[ "$(value data)" = bytes ] && [ "$(value checksum_bytes)" = 0 ] || fail "$(cat "$WORK/json")"
+grep -q "compared byte by byte" "$WORK/kcopy.log" || fail "$(cat "$WORK/kcopy.log")"
+expect_exit 2 "$KCOPY" "$URL" "$WORK/dst" --verify-data crc 2>"$WORK/kcopy.log"
+
+# flip FILE BYTE: another bit there
+flip() {
+	local was
+	was=$(od -An -tu1 -j"$2" -N1 "$1")
+	printf "\\x$(printf %02x $((was ^ 4)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+echo "- one bit at the destination, or at the source, is found and told by its block; all else is compared by checksums"
+copy plain --map "$WORK/map"
+for file in dst src; do
+	flip "$WORK/$file" $((3 * MIB + 12345))
+	expect_exit 35 "$KCOPY" "$URL" "$WORK/dst" --map "$WORK/map" --verify --json >"$WORK/json" 2>"$WORK/kcopy.log"
+	grep -q "4096 bytes differ from the source, the first at byte $((3 * MIB + 12288))" "$WORK/kcopy.log" || fail "$file: $(cat "$WORK/kcopy.log")"
+	[ "$(value checksum_bytes)" -ge $((18 * MIB)) ] || fail "$file: $(cat "$WORK/json")"
+	flip "$WORK/$file" $((3 * MIB + 12345))
+done
+"$KCOPY" "$URL" "$WORK/dst" --map "$WORK/map" --verify 2>"$WORK/kcopy.log"
+rm "$WORK/map"
 
 echo "- a mode that there is not"
 expect_exit 2 "$KCOPY" "$URL" "$WORK/dst" --transit lz4 2>"$WORK/kcopy.log"
@@ -100,13 +130,14 @@ done
 flipper_end
 target_kill
 
-echo "- a target without the command"
+echo "- a target without the command; its bytes are compared"
 TARGET_KIND=tgtd
 PORT=$(free_port)
 target_start "$PORT" "$WORK/src" vol-a
 for mode in checked zstd; do
-	copy "$mode"
+	copy "$mode" --verify
 	cmp "$WORK/src" "$WORK/dst"
+	[ "$(value data)" = checksum ] && [ "$(value checksum_bytes)" = 0 ] && [ "$(value verified_bytes)" -ge $((20 * MIB)) ] || fail "$(cat "$WORK/json")"
 	[ "$(value wire_bytes)" -ge $((20 * MIB)) ] || fail "tgtd packs?"
 done
 echo PASS

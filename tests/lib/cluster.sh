@@ -361,12 +361,13 @@ check_receipt() { # MIGRATION
 		echo "blocks differ: $text"
 		return 1
 	}
-	local verified holes size written
+	local verified sums holes size written
 	verified=$(sed -n 's/.*"verified_bytes":\([0-9]*\).*/\1/p' <<<"$text")
+	sums=$(sed -n 's/.*"checksum_bytes":\([0-9]*\).*/\1/p' <<<"$text")
 	holes=$(sed -n 's/.*"hole_bytes":\([0-9]*\).*/\1/p' <<<"$text")
 	size=$(sed -n 's/.*"size_bytes":\([0-9]*\).*/\1/p' <<<"$text")
 	written=$(sed -n 's/.*"written_bytes":\([0-9]*\).*/\1/p' <<<"$text")
-	if [ "$verified" -le 0 ] || [ $((verified + holes + written)) -lt "$size" ]; then
+	if [ "$verified" -le 0 ] || [ "$sums" -gt "$verified" ] || [ $((verified + holes + written)) -lt "$size" ]; then
 		echo "$verified bytes verified, $holes agreed as holes and $written written, of $size"
 		return 1
 	fi
@@ -374,7 +375,7 @@ check_receipt() { # MIGRATION
 		echo "the source was not released: $text"
 		return 1
 	}
-	echo "seal right, $verified bytes verified byte by byte, 0 differ, $holes agreed as holes, $written written since"
+	echo "seal right, $verified bytes verified, $sums of them by checksums, 0 differ, $holes agreed as holes, $written written since"
 }
 
 # What ended moves must not leave behind: exports and credentials, in files and records. No other move is under way.

@@ -18,6 +18,7 @@
 
 #define HEAD KEDGE_TRANSIT_HEAD_BYTES
 #define ZSTD KEDGE_TRANSIT_CAN(KEDGE_TRANSIT_ZSTD)
+#define SUM KEDGE_TRANSIT_CAN_SUM
 #define ANSWER_MAX (HEAD + KEDGE_TRANSIT_EXTENT_MAX_BYTES)
 
 static uint8_t data[ANSWER_MAX], out[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
@@ -122,6 +123,59 @@ static void test_extents_of_all_kinds_arrive(void **state)
 	}
 }
 
+/* Of the disk as it is now, in whatever way it is asked for. */
+static void expect_sum(struct peer *p, uint64_t lba, uint32_t nr_blocks, uint32_t room)
+{
+	struct outcome o = {.data = data, .out_max = sizeof data};
+	uint8_t sum[KEDGE_TRANSIT_SUM_BYTES], expected[KEDGE_TRANSIT_SUM_BYTES];
+	uint32_t n = nr_blocks * 512;
+
+	for (uint32_t i = 0; i < n; i++)
+		out[i] = disk_byte(1, lba * 512 + i);
+	kedge_transit_sum(out, lba * 512, n, expected);
+	peer_finish(p, ask(p, 1, lba, nr_blocks, SUM, room), &o);
+	assert_int_equal(o.error, 0);
+	assert_int_equal(o.status, 0);
+	assert_int_equal(o.nr_bytes, HEAD);
+	assert_false(o.is_over);
+	assert_int_equal(o.residual, room - HEAD);
+	assert_int_equal(kedge_transit_sum_decode(data, lba * 512, n, sum), 0);
+	assert_memory_equal(sum, expected, sizeof sum);
+	assert_int_equal(kedge_transit_sum_decode(data, lba * 512 + 512, n, sum), -EBADMSG);
+	assert_int_equal(kedge_transit_sum_decode(data, lba * 512, n - 512, sum), -EBADMSG);
+}
+
+static void test_a_sum_travels_alone_and_is_of_the_bytes_there(void **state)
+{
+	static const char *const digests[] = {"DataDigest=None", "DataDigest=CRC32C"};
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct outcome o = {.data = data, .out_max = sizeof data};
+		struct wire w;
+		logged_in(&w, digests[i & 1]);
+		if (i & 2)
+			evict(&w, 1);
+		expect_sum(&w.p, 100, 1024, HEAD);
+		expect_sum(&w.p, DISK1_BYTES / 512 - 3, 3, ANSWER_MAX);
+		expect_sum(&w.p, DISK1_HOLE_START / 512 - 1, 512, HEAD);
+		expect_sum(&w.p, DISK1_HOLE_START / 512, 1024, HEAD);
+		/* an initiator without room gets what fits, and is told */
+		peer_finish(&w.p, ask(&w.p, 1, 0, 8, SUM, HEAD - 1), &o);
+		assert_int_equal(o.status, 0);
+		assert_int_equal(o.nr_bytes, HEAD - 1);
+		assert_true(o.is_over);
+		assert_int_equal(read_extent(&w.p, 1, 0, 1024, 0), KEDGE_TRANSIT_RAW);
+		/* a file that was cut short has no sum of what it does not hold */
+		int fd = open_disk(&w, 1);
+		assert_int_equal(ftruncate(fd, 1 << 20), 0);
+		close(fd);
+		peer_finish(&w.p, ask(&w.p, 1, 2040, 16, SUM, HEAD), &o);
+		assert_int_equal(o.status, 2);
+		assert_int_equal(o.sense, 0x031100);
+		wire_end(&w);
+	}
+}
+
 static void test_the_page_is_listed_and_says_what_is_offered(void **state)
 {
 	uint8_t cdb[16] = {0x12, 1, 0, 0, 255};
@@ -139,6 +193,7 @@ static void test_the_page_is_listed_and_says_what_is_offered(void **state)
 	assert_int_equal(kedge_transit_page_decode(data, o.nr_bytes, &offer), 0);
 	assert_int_equal(offer.extent_max_bytes, KEDGE_TRANSIT_EXTENT_MAX_BYTES);
 	assert_true(offer.nr_workers >= 1);
+	assert_int_equal(offer.codecs, KEDGE_TRANSIT_CAN_ALL | SUM);
 	wire_end(&w);
 }
 
@@ -150,7 +205,7 @@ static void test_what_cannot_be_answered_is_refused(void **state)
 		uint8_t codecs;
 		uint32_t sense;
 	} bad[] = {
-		{0, 0, 0, 0x052400}, {0, 1025, 0, 0x052400}, {0, 8, 8, 0x052400}, {0, 8, 0xff, 0x052400}, {0, UINT32_MAX, 0, 0x052400},
+		{0, 0, 0, 0x052400}, {0, 1025, 0, 0x052400}, {0, 8, 9, 0x052400}, {0, 8, 16, 0x052400}, {0, 1025, SUM, 0x052400}, {DISK1_BYTES / 512 - 1, 2, SUM, 0x052100}, {0, 8, 0xff, 0x052400}, {0, UINT32_MAX, 0, 0x052400},
 		{DISK1_BYTES / 512, 1, 0, 0x052100}, {DISK1_BYTES / 512 - 1, 2, 0, 0x052100}, {UINT64_MAX, 1, 0, 0x052100},
 		{UINT64_MAX, 2, ZSTD, 0x052100},
 	};
@@ -270,7 +325,7 @@ static void test_extents_under_way_can_be_abandoned(void **state)
 		if (round & 1)
 			evict(&w, 1);
 		for (unsigned i = 0; i < 40; i++)
-			ask(&p, 1, i * 100, 1024, ZSTD, ANSWER_MAX);
+			ask(&p, 1, i * 100, 1024, i % 3 ? ZSTD : SUM, ANSWER_MAX);
 		if (round & 2) { /* TARGET WARM RESET */
 			uint8_t bhs[BHS_BYTES] = {OP_TMF | OP_IMMEDIATE, 0x86};
 			kedge_put_be32(bhs + 16, ++p.itt);
@@ -380,6 +435,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_extents_of_all_kinds_arrive),
+		cmocka_unit_test(test_a_sum_travels_alone_and_is_of_the_bytes_there),
 		cmocka_unit_test(test_the_page_is_listed_and_says_what_is_offered),
 		cmocka_unit_test(test_what_cannot_be_answered_is_refused),
 		cmocka_unit_test(test_without_workers_extents_are_unknown),

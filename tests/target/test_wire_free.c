@@ -96,7 +96,7 @@ static void begin(struct wire *w, const struct volume *v, const char *digest)
 	assert_int_equal(o.status, 0);
 }
 
-/* The same by READ EXTENT, as it is and compressed. */
+/* The same by READ EXTENT, as it is, compressed, and its sum alone. */
 static void extent_and_compare(struct wire *w, const struct volume *v, uint32_t at, uint32_t n)
 {
 	static uint8_t data[KEDGE_TRANSIT_HEAD_BYTES + KEDGE_TRANSIT_EXTENT_MAX_BYTES], out[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
@@ -114,6 +114,15 @@ static void extent_and_compare(struct wire *w, const struct volume *v, uint32_t 
 		if (memcmp(out, v->want + at, n) != 0)
 			fail_msg("%u bytes at %u differ as an extent (seed %u)", n, at, seed);
 	}
+	uint8_t sum[KEDGE_TRANSIT_SUM_BYTES], want[KEDGE_TRANSIT_SUM_BYTES];
+	struct outcome o = {.data = data, .out_max = sizeof data};
+	kedge_transit_cdb_encode(at / 512, n / 512, KEDGE_TRANSIT_CAN_SUM, cdb);
+	peer_command(&w->p, LUN, cdb, KEDGE_TRANSIT_HEAD_BYTES, &o);
+	assert_int_equal(o.status, 0);
+	assert_int_equal(kedge_transit_sum_decode(data, at, n, sum), 0);
+	kedge_transit_sum(v->want + at, at, n, want);
+	if (memcmp(sum, want, sizeof sum) != 0)
+		fail_msg("%u bytes at %u have another sum (seed %u)", n, at, seed);
 	kedge_transit_coder_destroy(coder);
 }
 

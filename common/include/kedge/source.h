@@ -86,6 +86,9 @@ struct kedge_source_ops {
 	void (*read)(struct kedge_source *s, struct kedge_source_io *io);
 	void (*extents)(struct kedge_source *s, struct kedge_source_io *io);
 	/* A request: the callback still comes, with -ECANCELED or with its real result, and only then is the buffer free. */
+	/* Into buf the sum (kedge_transit_sum) of each KEDGE_TRANSIT_EXTENT_MAX_BYTES from start_bytes on, the last of what is left: made by the
+	 * source, the bytes do not travel. -EOPNOTSUPP: the source makes none, now. NULL: it never does. */
+	void (*sums)(struct kedge_source *s, struct kedge_source_io *io);
 	void (*cancel)(struct kedge_source *s, struct kedge_source_io *io);
 	/* A workload has come to wait for this background read: what of it has not been asked for yet goes as if it had been foreground from now
 	 * on. NULL: the source keeps no queue. */

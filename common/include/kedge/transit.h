@@ -22,10 +22,14 @@
 enum kedge_transit_codec { KEDGE_TRANSIT_RAW, KEDGE_TRANSIT_ZERO, KEDGE_TRANSIT_ZSTD, KEDGE_TRANSIT_NR_CODECS };
 #define KEDGE_TRANSIT_CAN(codec) ((uint8_t)(1u << (codec)))
 #define KEDGE_TRANSIT_CAN_ALL ((uint8_t)((1u << KEDGE_TRANSIT_NR_CODECS) - 1))
+/* No way to travel: of the extent only its sum is sent. Offered and asked for by the next bit; never together with others. */
+#define KEDGE_TRANSIT_SUM KEDGE_TRANSIT_NR_CODECS
+#define KEDGE_TRANSIT_CAN_SUM KEDGE_TRANSIT_CAN(KEDGE_TRANSIT_SUM)
+#define KEDGE_TRANSIT_SUM_BYTES 16u
 
 /* What a source offers. */
 struct kedge_transit_offer {
-	uint8_t codecs;     /* KEDGE_TRANSIT_CAN bits; RAW and ZERO always */
+	uint8_t codecs;     /* KEDGE_TRANSIT_CAN bits; RAW and ZERO always; CAN_SUM from newer sources */
 	uint8_t nr_workers; /* threads that pack, at least 1 */
 	uint32_t extent_max_bytes;
 };
@@ -33,7 +37,7 @@ void kedge_transit_page_encode(const struct kedge_transit_offer *offer, uint8_t 
 /* 0, or -EPROTO when it is not that page, or of a version not known here: then there is no transit with this source. */
 int kedge_transit_page_decode(const uint8_t *page, size_t nr_bytes, struct kedge_transit_offer *ret_offer);
 
-/* codecs: what the answer may be; RAW and ZERO always may. */
+/* codecs: what the answer may be; RAW and ZERO always may. CAN_SUM alone: the sum and nothing else. */
 void kedge_transit_cdb_encode(uint64_t lba, uint32_t nr_blocks, uint8_t codecs, uint8_t out[KEDGE_TRANSIT_CDB_BYTES]);
 
 /* Before the payload of every answer. */
@@ -52,6 +56,15 @@ void kedge_transit_head_encode(const struct kedge_transit_head *head, uint8_t ou
  */
 int kedge_transit_head_decode(const uint8_t in[KEDGE_TRANSIT_HEAD_BYTES], uint64_t start_bytes, uint32_t nr_bytes,
 			      uint64_t nr_payload_bytes, struct kedge_transit_head *ret_head);
+
+/* What two ends compare instead of an extent's bytes: 128 bits of these, of where they are and of how many there are. */
+void kedge_transit_sum(const void *data, uint64_t start_bytes, uint32_t nr_bytes, uint8_t ret_sum[KEDGE_TRANSIT_SUM_BYTES]);
+/* The answer to CAN_SUM: a head without a payload. */
+void kedge_transit_sum_encode(uint64_t start_bytes, uint32_t nr_bytes, const uint8_t sum[KEDGE_TRANSIT_SUM_BYTES],
+			      uint8_t out[KEDGE_TRANSIT_HEAD_BYTES]);
+/* 0, or -EBADMSG: not such a head, damaged, or for other bytes. */
+int kedge_transit_sum_decode(const uint8_t in[KEDGE_TRANSIT_HEAD_BYTES], uint64_t start_bytes, uint32_t nr_bytes,
+			     uint8_t ret_sum[KEDGE_TRANSIT_SUM_BYTES]);
 
 /* What compresses and decompresses; one thread at a time. NULL without memory. */
 struct kedge_transit_coder;

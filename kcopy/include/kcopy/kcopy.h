@@ -59,6 +59,16 @@ const char *kcopy_holes_name(enum kcopy_holes h);
 /* False: not one of them. */
 bool kcopy_holes_parse(const char *text, enum kcopy_holes *ret_holes);
 
+/* How a comparison looks at what is not a hole (decision 0016). */
+enum kcopy_data {
+	KCOPY_DATA_BYTES,       /* the source's bytes are read over the network */
+	KCOPY_DATA_BY_CHECKSUM, /* where the source makes checksums of 128 bits, those; where they differ, the bytes */
+};
+/* "bytes", "checksum" */
+const char *kcopy_data_name(enum kcopy_data d);
+/* False: not one of them. */
+bool kcopy_data_parse(const char *text, enum kcopy_data *ret_data);
+
 struct kcopy_hydrator;
 
 struct kcopy_range {
@@ -71,6 +81,7 @@ struct kcopy_hydrator_opts {
 	uint32_t nr_inflight;     /* copies in flight; 0: the default */
 	bool is_verify;           /* compare instead of copy: see kcopy_verify_start */
 	enum kcopy_holes holes;   /* when comparing */
+	enum kcopy_data data;     /* likewise */
 	uint64_t sample_seed;     /* where samples are taken; 0: a new one for each comparison */
 	struct kcopy_governor *governor; /* the caller's; NULL: nobody else is there */
 	/* One line for each thing an operator should know: SOURCE_BAD_RANGE, HYDRATION_DEGRADED, HYDRATION_RUNNING,
@@ -96,9 +107,10 @@ struct kcopy_status {
 	uint64_t rate_limit_bps;
 	bool is_at_limit;        /* that is what it waits for now */
 	/* Verification: read on both sides and the same; differ; holes by what the source says, not read there. Samples of holes count as
-	 * verified. */
-	uint64_t verified_bytes, mismatch_bytes, hole_bytes, sampled_bytes;
+	 * verified. Of the verified, by checksums; the rest byte by byte. */
+	uint64_t verified_bytes, mismatch_bytes, hole_bytes, sampled_bytes, checksum_bytes;
 	enum kcopy_holes holes;
+	enum kcopy_data data;
 	uint64_t sample_seed;
 	uint32_t nr_first_left;  /* ranges of kcopy_hydrator_opts.first that were not looked at yet */
 	struct kedge_err last_err;
@@ -112,7 +124,8 @@ int kcopy_hydrator_create(struct kedge_loop *l, struct kedge_source *src, struct
 /* While the source is away the claims in hand are given back (dropped with 0), so that no write of a workload waits for it; they
  * are taken again when it is up. Takes claims->wake_fn for the length of the run. */
 void kcopy_hydrator_start(struct kcopy_hydrator *h, kcopy_done_fn fn, void *arg);
-/* The final comparison: every block that audit_next offers is read on both sides, but for holes, see enum kcopy_holes. Differences that the
+/* The final comparison: every block that audit_next offers is read on both sides, but for holes, see enum kcopy_holes; whether its bytes travel for
+ * it, enum kcopy_data says. Differences that the
  * workload did not make: KEDGE_E_VERIFY, first offset in the message. Only when no hydration runs. */
 void kcopy_verify_start(struct kcopy_hydrator *h, kcopy_done_fn fn, void *arg);
 void kcopy_hydrator_pause(struct kcopy_hydrator *h);

@@ -36,6 +36,7 @@ struct kedged_config {
 	char portal_address[KEDGED_ADDR_MAX];   /* portal_address = the address of listen */
 	char bin_dir[KEDGED_PATH_MAX];          /* bin_dir = where kedged itself is: ktarget, kclone */
 	bool is_verify_holes_read;              /* verify_holes = status | read */
+	bool is_verify_data_bytes;              /* verify_data = checksum | bytes */
 	bool is_free_skipped;                   /* free_space = copy | skip: what exports do with free blocks of file systems */
 	char hydrate_floor[24], latency_factor[12], transit[8]; /* as kclone serve takes them; empty: its own */
 	/* [coordinator] */

@@ -24,7 +24,19 @@ wait_for 60 "compared" is_passed
 compared=$(field .verify.verified_bytes) holes=$(field .verify.hole_bytes) sampled=$(field .verify.sampled_bytes)
 [ $((compared + holes + mib)) = "$bytes" ] || die "$compared compared and $holes agreed, 1 MiB written, of $bytes"
 [ "$compared" = $((12 * mib + sampled)) ] && [ "$sampled" -ge $((256 * 65536)) ] || die "$compared compared, $sampled of them samples"
-[ $(($(field .source.read_bytes) - before)) = "$compared" ] || die "$(($(field .source.read_bytes) - before)) bytes were read, $compared are said to be"
+sums=$(field .verify.checksum_bytes)
+[ "$sums" = $((12 * mib)) ] && [ "$(field .verify.data)" = checksum ] || die "$(field .verify)"
+[ $(($(field .source.read_bytes) - before)) = $((compared - sums)) ] || die "$(($(field .source.read_bytes) - before)) bytes were read, $((compared - sums)) are said to be"
+
+echo "# bytes that are asked for are compared as bytes, also after a comparison that did not; who is content with less takes nothing back"
+must_fail 2 "cannot understand the value" "$kclone" verify --control "$work/control" --verify-data perhaps
+before=$(field .source.read_bytes)
+"$kclone" verify --control "$work/control" --verify-data bytes
+is_by_bytes() { is_passed && is_field .verify.data bytes; }
+wait_for 60 "compared by bytes" is_by_bytes
+ask verify
+[ "$(field '.verify | "\(.state) \(.data) \(.checksum_bytes)"')" = "passed bytes 0" ] || die "$(field .verify)"
+[ "$(field .verify.verified_bytes)" -ge "$compared" ] && [ $(($(field .source.read_bytes) - before)) = "$(field .verify.verified_bytes)" ] || die "$(field .verify)"
 [ "$(field .verify.holes)" = status ] || die "$(field .verify)"
 
 echo "# a later worker knows what was compared"
@@ -54,7 +66,7 @@ wait_for 60 "read" is_read
 stop_serve
 rm "$shm"/* "$work"/meta*
 
-echo "# reading, asked for while a comparison by status runs, is what passes; so is what asks for nothing in particular"
+echo "# reading, and bytes, asked for while a comparison by status and checksums runs, are what passes; so is what asks for nothing in particular"
 truncate -s $((64 * mib)) "$shm/source" "$shm/dest"
 head -c $((8 * mib)) /dev/urandom | dd of="$shm/source" conv=notrunc status=none
 "$kclone" create --source "$shm/source" --dest "$shm/dest" --meta "$work/meta"
@@ -68,7 +80,7 @@ raw_verify() {
 	assert json.loads(s.makefile().readline())["ok"]
 	END
 }
-for way in "ask verify --verify-holes read" raw_verify; do
+for way in "ask verify --verify-holes read --verify-data bytes" raw_verify; do
 	serve
 	wait_for 60 "every block is here" is_here
 	ask rate --rate 64K
@@ -79,7 +91,7 @@ for way in "ask verify --verify-holes read" raw_verify; do
 	[ "$(field '.verify | "\(.state) \(.holes)"')" = "running status" ] || die "$(field .verify)"
 	ask rate --rate 0
 	wait_for 60 "compared" is_passed
-	[ "$(field '.verify | "\(.holes) \(.verified_bytes) \(.hole_bytes)"')" = "read $((64 * mib)) 0" ] || die "$way: $(field .verify)"
+	[ "$(field '.verify | "\(.holes) \(.data) \(.verified_bytes) \(.hole_bytes)"')" = "read bytes $((64 * mib)) 0" ] || die "$way: $(field .verify)"
 	stop_serve
 done
 

@@ -94,7 +94,7 @@ grep -q "^1 $device$" "$T/b/state/work/w-v1/starts" || die "epoch or device: $(c
 [ "$(workload_pid b w-v1)" = "$pid" ]
 is_hydrated v1 "$U" "$M" 1
 step_done b v1 "$U" "$M" 1 FINISH
-jq -e --argjson s $SIZE '.result | .mismatch_bytes == 0 and .size_bytes == $s and .verified_bytes + .hole_bytes + .written_bytes >= $s and .sampled_bytes <= .verified_bytes and .written_bytes >= 4096' <<<"$STEP_BODY" >/dev/null ||
+jq -e --argjson s $SIZE '.result | .mismatch_bytes == 0 and .size_bytes == $s and .verified_bytes + .hole_bytes + .written_bytes >= $s and .sampled_bytes <= .verified_bytes and .checksum_bytes > 0 and .checksum_bytes <= .verified_bytes and .written_bytes >= 4096' <<<"$STEP_BODY" >/dev/null ||
 	die "FINISH: $STEP_BODY"
 [ "$(volume_field b v1 state)" = local ]
 kill -0 "$pid" || die "the workload did not live through FINISH"
@@ -254,12 +254,14 @@ is_hydrated v5 "$U" "$M" 1
 verified() { "$BIN_DIR/kclone" status --control "$T/b/run/vol/v5/ctl.sock" --json | jq -e ".verify | $1" >/dev/null; }
 "$BIN_DIR/kclone" verify --control "$T/b/run/vol/v5/ctl.sock" --verify-holes status
 wait_until "compared" verified '.state == "passed"'
-verified '.holes == "status" and .hole_bytes > 0' || die "no holes by status: nothing to do again"
+verified '.holes == "status" and .hole_bytes > 0 and .checksum_bytes > 0' || die "no holes by status, or no checksums: nothing to do again"
 agent_kill b
 echo "verify_holes = read" >>"$T/b.conf"
+echo "verify_data = bytes" >>"$T/b.conf"
 agent_start b
 step_done b v5 "$U" "$M" 1 FINISH
 [ "$(jq .result.hole_bytes <<<"$STEP_BODY")" = 0 ] || die "holes were not read: $STEP_BODY"
+[ "$(jq .result.checksum_bytes <<<"$STEP_BODY")" = 0 ] || die "bytes were not compared: $STEP_BODY"
 step_done a v5 "$U" "$M" 1 UNEXPORT
 step_done a v5 "$U" "$M" 1 RELEASE '{"policy":"keep"}'
 [ -e "$PATH_A" ] && [ "$(volume_field a v5 state)" = retained ] || die "the kept copy"

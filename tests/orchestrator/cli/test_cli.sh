@@ -386,6 +386,11 @@ run 0 receipt d1
 out_has "receipt    m1"
 out_has "verified   4.00 KiB byte by byte"
 out_has "holes      1.00 MiB by what the source says, not read there; 1.00 KiB of the above are samples of holes, seed 77"
+sums='{"checksum_bytes":3072,'${bare#\{}
+answer GET_v1_receipts_m1 200 "${sums%\}},\"mac\":\"$(printf '%s' "$sums" | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef | awk '{ print $NF }')\"}"
+run 0 receipt m1 --verify "$dir/secret"
+run 0 receipt d1
+out_has "verified   4.00 KiB, 3.00 KiB of them by 128-bit checksums made there, the rest byte by byte, against the source"
 answer GET_v1_receipts_m1 200 "${bare/4096\}/8192,\"mac\":\"$mac\"\}}"
 run 9 receipt m1 --verify "$dir/secret"
 err_has "does not verify"

@@ -69,7 +69,7 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 
 	(void)state;
 	assert_int_equal(read_text("; a comment\nstate_dir = /s\nrun_dir = /r\n[coordinator]\nhold = 30m\nrelease = keep\n"
-				   "[agent]\nverify_holes = read\nfree_space = skip\nhydrate_floor = 20M\nlatency_factor = 2.5\ntransit = checked\n[host a]\naddress = 10.1.2.3:7420\n[host b]\naddress = [fd00::2]:7420\n",
+				   "[agent]\nverify_holes = read\nverify_data = bytes\nfree_space = skip\nhydrate_floor = 20M\nlatency_factor = 2.5\ntransit = checked\n[host a]\naddress = 10.1.2.3:7420\n[host b]\naddress = [fd00::2]:7420\n",
 				   &c, &err),
 			 0);
 	assert_string_equal(c.host, "a");
@@ -85,6 +85,7 @@ static void test_config_reads_all_and_fills_in_defaults(void **state)
 	assert_int_equal(c.hold_ms, 1800000);
 	assert_false(c.is_release_delete);
 	assert_true(c.is_verify_holes_read);
+	assert_true(c.is_verify_data_bytes);
 	assert_true(c.is_free_skipped);
 	assert_int_equal(c.nr_hosts, 2);
 	assert_string_equal(c.hosts[1].name, "b");
@@ -112,6 +113,7 @@ static void test_config_wrong_lines_are_named(void **state)
 		{"[agent]\ntransit = lz4\n", "kedged.conf:7: transit is auto, plain, checked or zstd, not \"lz4\""},
 		{"[agent]\ntransit =\n", "kedged.conf:7: transit is"},
 		{"[coordinator]\nhold = 5\n", "kedged.conf:7: \"5\" is not a duration"},
+		{"[agent]\nverify_data = crc\n", "kedged.conf:7: verify_data is checksum or bytes"},
 		{"[agent]\nverify_holes = no\n", "kedged.conf:7: verify_holes is status or read"},
 		{"[coordinator]\nrelease = burn\n", "kedged.conf:7: release is delete or keep"},
 		{"[host B]\naddress = 10.0.0.2:1\n", "kedged.conf:7: \"B\" is not a host name"},

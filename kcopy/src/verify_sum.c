@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Purpose. Comparing by checksums: the source reads and says what 128 bits its bytes make, the destination is read and hashed here. A
+ * checksum only ever says "the same": what it does not say that of is read and compared byte by byte, so that a difference is told by its blocks and a
+ * wrong answer costs time, nothing else.
+ *
+ * Owns. Nothing beyond the hydrator's copies.
+ *
+ * Locks. None: loop thread only.
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "hydrator.h"
+#include "kedge/bytes.h"
+#include "kedge/transit.h"
+
+static_assert((KCOPY_COPY_BYTES_MAX / KEDGE_TRANSIT_EXTENT_MAX_BYTES) * KEDGE_TRANSIT_SUM_BYTES <= KEDGE_BLOCK_BYTES,
+	      "the sums of a copy fit its buffer");
+
+static const char *const names[] = { [KCOPY_DATA_BYTES] = "bytes", [KCOPY_DATA_BY_CHECKSUM] = "checksum" };
+
+const char *kcopy_data_name(enum kcopy_data data)
+{
+	return (unsigned)data < KEDGE_ARRAY_LEN(names) ? names[data] : "?";
+}
+
+bool kcopy_data_parse(const char *text, enum kcopy_data *ret_data)
+{
+	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(names); i++) {
+		if (strcmp(text, names[i]) != 0)
+			continue;
+		*ret_data = (enum kcopy_data)i;
+		return true;
+	}
+	return false;
+}
+
+bool kcopy_verify_can_sum(const struct kcopy_hydrator *h)
+{
+	return h->data == KCOPY_DATA_BY_CHECKSUM && h->src->ops->sums;
+}
+
+void kcopy_verify_sum_ask(struct kcopy_copy *c, kedge_source_fn fn)
+{
+	struct kcopy_hydrator *h = c->h;
+
+	kcopy_bucket_take(&h->bucket, c->nr_bytes); /* the source's disk has to read them all the same */
+	h->issued_bytes += c->nr_bytes;
+	c->is_reading = true;
+	c->io = (struct kedge_source_io){
+		.start_bytes = c->start_bytes,
+		.nr_bytes = c->nr_bytes,
+		.buf = c->buf,
+		.prio = KEDGE_PRIO_BACKGROUND,
+		.fn = fn,
+		.arg = c,
+	};
+	h->src->ops->sums(h->src, &c->io);
+}
+
+bool kcopy_verify_sum_compare(struct kcopy_copy *c)
+{
+	const uint8_t *theirs = c->buf, *own = c->own_buf;
+	uint8_t sum[KEDGE_TRANSIT_SUM_BYTES];
+
+	for (uint64_t at = 0; at < c->nr_bytes; at += KEDGE_TRANSIT_EXTENT_MAX_BYTES, theirs += sizeof sum) {
+		uint64_t nr_bytes = kedge_min_u64(KEDGE_TRANSIT_EXTENT_MAX_BYTES, c->nr_bytes - at);
+		kedge_transit_sum(own + at, c->start_bytes + at, (uint32_t)nr_bytes, sum);
+		if (memcmp(sum, theirs, sizeof sum) != 0)
+			return false;
+	}
+	c->h->verified_bytes += c->nr_bytes;
+	c->h->checksum_bytes += c->nr_bytes;
+	return true;
+}
