@@ -488,6 +488,55 @@ static void test_governor_in_worlds_by_chance(void **state)
 	}
 }
 
+/* With the default floor two small copies are under way in every state but a pause, on a link that makes every I/O late: less would be a workload that
+ * holds its own volume back. With less of a floor it goes below that. */
+static void test_governor_keeps_two_copies_under_way_with_the_default_floor(void **state)
+{
+	struct kcopy_governor_status s;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct world w = world(21, 1000, 500, 20, 200, 2000);
+		begin(&w, 120, i == 0 ? KCOPY_FLOOR_BPS_DEFAULT : KCOPY_FLOOR_BPS_DEFAULT / 2);
+		run(&w, 3, false);
+		run(&w, 20, true);
+		kcopy_governor_status(w.g, w.now_ns, &s);
+		printf("# floor %llu MiB/s: %u copies of %u KiB, %.0f MiB/s\n", (unsigned long long)(s.floor_bps / MIB), s.nr_copies, s.copy_bytes / 1024,
+		       mib_s(&w, 10, 23));
+		if (i == 0) {
+			assert_int_equal(s.nr_copies, 2);
+			assert_int_equal(s.copy_bytes, 256 << 10);
+			assert_true(s.level >= 3.0 && s.level <= 3.0);
+			assert_true(slow_share(&w, 10, 23) > 0.5); /* else this world says nothing */
+			for (unsigned t = 4; t < 22; t++) /* a pause of 150 ms a period aside: far beyond the floor */
+				assert_true(w.moved[t] >= 3 * KCOPY_FLOOR_BPS_DEFAULT);
+		} else {
+			assert_true(s.level < 0);
+			assert_true(mib_s(&w, 10, 23) < 64);
+		}
+		kcopy_governor_destroy(w.g);
+	}
+}
+
+/* Beyond 1 GiB/s more copies under way would only wait; a slower link gets as many as do no harm. */
+static void test_governor_goes_no_further_up_beyond_a_gib_a_second(void **state)
+{
+	struct kcopy_governor_status fast, slow;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct world w = world(22, i == 0 ? 8000 : 700, 100, 0, 300, 2000);
+		begin(&w, 150, 1 * MIB);
+		run(&w, 2, false);
+		run(&w, 10, true);
+		kcopy_governor_status(w.g, w.now_ns, i == 0 ? &fast : &slow);
+		assert_true(mib_s(&w, 5, 12) >= (i == 0 ? 1000 : 0.9 * 700));
+		kcopy_governor_destroy(w.g);
+	}
+	printf("# levels: %.2f beyond 1 GiB/s, %.2f below\n", fast.level, slow.level);
+	assert_true(slow.level > 6.99); /* 8 MiB */
+	assert_true(fast.level < 4);
+	assert_int_equal(fast.bound, KCOPY_BOUND_LATENCY);
+}
+
 static void test_latency_histogram(void **state)
 {
 	struct kcopy_latency h = { 0 };
@@ -524,6 +573,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_governor_is_free_when_nobody_is_there),
 		cmocka_unit_test(test_governor_counts_how_late_the_loop_looks),
 		cmocka_unit_test(test_governor_holds_each_kind_against_its_own),
+		cmocka_unit_test(test_governor_keeps_two_copies_under_way_with_the_default_floor),
+		cmocka_unit_test(test_governor_goes_no_further_up_beyond_a_gib_a_second),
 		cmocka_unit_test(test_governor_in_worlds_by_chance),
 	};
 
