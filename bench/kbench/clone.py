@@ -78,8 +78,9 @@ class Clone:
         self.ask("hydrate")
         return self.wait_durable(begin, seconds)
 
-    def wait_durable(self, begin, seconds=600):
-        """Polls seldom at first and often towards the end: the end is known to 2 ms, and asking costs the worker little."""
+    def wait_durable(self, begin, seconds=600, every_s=None):
+        """Polls seldom at first and often towards the end: the end is known to 2 ms, and asking costs the worker little. With every_s at that pace
+        from beginning to end: for who looks at single reads, of which one that meets a question is slow."""
         samples = []
         while True:
             st = self.status()
@@ -91,6 +92,9 @@ class Clone:
                 raise BenchError(f"{self.name}: {st['bad_bytes']} bad bytes, {st['failure']}")
             if now > seconds:
                 raise BenchError(f"{self.name}: {st['durable_bytes']} of {st['size_bytes']} bytes after {seconds} s")
+            if every_s:
+                time.sleep(every_s)
+                continue
             left = now * (st["size_bytes"] / st["here_bytes"] - 1) if st["here_bytes"] else 1 # what is here is durable in bursts
             time.sleep(min(0.05, max(0.002, left / 4)))
 

@@ -12,7 +12,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.dont_write_bytecode = True
 
-from kbench import context, disturb, goals, profile, rounds, stats, table  # noqa: E402
+from kbench import case_foreground, context, disturb, goals, profile, rounds, stats, table  # noqa: E402
 from kbench.procs import BenchError, CpuWindow, Procs, wait_until  # noqa: E402
 
 # Waits for a line; then works in a thread that ends, in a child that lives on, and itself; says what each took by its own clock.
@@ -255,6 +255,13 @@ class Facts(unittest.TestCase):
             here = os.path.dirname(os.path.abspath(__file__))
             got = context.facts(types.SimpleNamespace(root=here, build=tree, has_peers=False))
             self.assertEqual((got["commit"], got["is_dirty"], got["build_type"]), (head, False, "Debug"))
+
+
+class Foreground(unittest.TestCase):
+    def test_only_what_was_seen_under_way_is_beside_hydration(self):
+        looks = [(0.0, 5, 10), (0.1, 10, 30), (0.2, 30, 70), (0.3, 80, 100), (0.4, 100, 100)]
+        self.assertEqual(case_foreground.under_way(looks, 100), (0.2, 60))
+        self.assertEqual(case_foreground.under_way(looks[3:], 100), (0, 0))
 
 
 class Table(unittest.TestCase):
