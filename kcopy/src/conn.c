@@ -13,8 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +22,7 @@
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
+#include "batch.h"
 #include "kedge/bytes.h"
 #include "kedge/transit.h"
 #include "kedge/uuid.h"
@@ -31,8 +30,8 @@
 /* which_events may say "nothing now": ask again after this long (iscsi.h asks for at least 100 ms). */
 #define ASK_AGAIN_MS 100
 #define WHY_MAX 200
-/* Two calls to cork and uncork: not for one PDU. */
-#define CORK_MIN 3u
+/* From here on data goes straight into its buffer: a call for each piece is cheaper than one more copy of it. */
+#define LARGE_BYTES 32768u
 /* Data-In comes in pieces of 8 KiB, the default of RFC 7143, or more: each piece that is missing leaves a mark. */
 #define MARK_BYTES 8192u
 
@@ -53,13 +52,14 @@ struct kcopy_conn {
 	struct kedge_defer kick;   /* queued: something was queued for sending, or polls must be armed */
 	struct kcopy_cmd *cmds;    /* under way, doubly linked, newest first */
 	uint64_t heard_ns, mark;
-	unsigned nr_queued;        /* since the last kick */
+	unsigned nr_large;         /* of cmds, that ask for much */
 	unsigned nr_depth;         /* calls of settle on the stack */
 	bool has_login_answer, is_up, is_lost_told;
 	int lost_code;             /* 0: alive */
 	char why[WHY_MAX];
 	/* what the target said while it proved itself (mutual CHAP) */
 	bool has_challenge, has_response;
+	struct kcopy_batch batch;
 };
 
 /* libiscsi's log function has no argument; it runs only inside iscsi_service of this connection, on this thread. */
@@ -203,6 +203,7 @@ static void link_cmd(struct kcopy_conn *c, struct kcopy_cmd *cmd)
 	cmd->nr_data = 0;
 	cmd->nr_read_bytes = 0;
 	cmd->nr_in_bytes = 0;
+	cmd->is_large = false;
 	cmd->sense_key = 0;
 	cmd->sense_code = 0;
 	cmd->prev = NULL;
@@ -220,6 +221,13 @@ static void unlink_cmd(struct kcopy_conn *c, struct kcopy_cmd *cmd)
 		c->cmds = cmd->next;
 	if (cmd->next)
 		cmd->next->prev = cmd->prev;
+	c->nr_large -= cmd->is_large;
+}
+
+static void note_size(struct kcopy_conn *c, struct kcopy_cmd *cmd, uint32_t nr_bytes)
+{
+	cmd->is_large = nr_bytes >= LARGE_BYTES;
+	c->nr_large += cmd->is_large;
 }
 
 static enum kcopy_outcome outcome_of_sense(const struct kcopy_cmd *cmd)
@@ -327,7 +335,6 @@ static int sent(struct kcopy_conn *c, struct kcopy_cmd *cmd, bool is_sent)
 		unlink_cmd(c, cmd);
 		return -ENOMEM;
 	}
-	c->nr_queued++;
 	kick(c);
 	return 0;
 }
@@ -340,6 +347,7 @@ int kcopy_cmd_read(struct kcopy_conn *c, struct kcopy_cmd *cmd, uint64_t lba, vo
 	cmd->read_buf = buf;
 	cmd->nr_read_bytes = nr_bytes;
 	set_marks(c, cmd);
+	note_size(c, cmd, nr_bytes);
 	cmd->task = iscsi_read16_iov_task(c->ctx, c->url.lun, lba, nr_bytes, (int)block_bytes, 0, 0, 0, 0, 0, cmd_cb, cmd,
 					  (struct scsi_iovec *)cmd->iov, 1);
 	return sent(c, cmd, cmd->task != NULL);
@@ -361,6 +369,7 @@ int kcopy_cmd_read_extent(struct kcopy_conn *c, struct kcopy_cmd *cmd, uint64_t 
 	cmd->iov[0] = (struct iovec){ .iov_base = head, .iov_len = KEDGE_TRANSIT_HEAD_BYTES };
 	cmd->iov[1] = (struct iovec){ .iov_base = buf, .iov_len = nr_bytes };
 	cmd->nr_in_bytes = KEDGE_TRANSIT_HEAD_BYTES + nr_bytes;
+	note_size(c, cmd, nr_bytes);
 	scsi_task_set_iov_in(task, (struct scsi_iovec *)cmd->iov, nr_bytes > 0 ? 2 : 1);
 	bool is_sent = iscsi_scsi_command_async(c->ctx, c->url.lun, task, cmd_cb, NULL, cmd) == 0;
 	if (!is_sent)
@@ -418,7 +427,7 @@ static void free_if_unused(struct kcopy_conn *c)
 
 static void arm(struct kcopy_conn *c)
 {
-	int events = iscsi_which_events(c->ctx);
+	int events = iscsi_which_events(c->ctx) | (kcopy_batch_has_out(&c->batch) ? POLLOUT : 0);
 	int fd = iscsi_get_fd(c->ctx);
 
 	if (fd < 0 || events == 0) {
@@ -471,13 +480,34 @@ static void settle(struct kcopy_conn *c)
 	free_if_unused(c);
 }
 
+static int serve_login(struct kcopy_conn *c, int revents)
+{
+	login_watched = c;
+	int rc = iscsi_service(c->ctx, revents);
+	login_watched = NULL;
+	return rc;
+}
+
+/* libiscsi stops reading when nobody waits for an answer: what was received with the last one is no news to a poll. */
+static int serve_gathered(struct kcopy_conn *c, int revents)
+{
+	int rc, sent;
+
+	kcopy_batch_enter(&c->batch, iscsi_get_fd(c->ctx), c->nr_large == 0);
+	do
+		rc = iscsi_service(c->ctx, revents);
+	while (rc == 0 && c->lost_code == 0 && kcopy_batch_has_in(&c->batch));
+	sent = kcopy_batch_leave(&c->batch);
+	if (rc == 0 && sent < 0)
+		note_lost(c, KEDGE_E_SOURCE_AWAY, strerror(-sent));
+	return rc;
+}
+
 static void service(struct kcopy_conn *c, int revents)
 {
 	if (!c->ctx || c->lost_code != 0)
 		return;
-	login_watched = c->is_up ? NULL : c;
-	int rc = iscsi_service(c->ctx, revents);
-	login_watched = NULL;
+	int rc = c->is_up ? serve_gathered(c, revents) : serve_login(c, revents);
 	if (rc != 0)
 		note_lost(c, KEDGE_E_SOURCE_AWAY, iscsi_get_error(c->ctx));
 	settle(c);
@@ -508,28 +538,16 @@ static void ask_cb(struct kedge_timer *t)
 	service(kedge_container_of(t, struct kcopy_conn, ask), 0);
 }
 
-/* libiscsi sends each PDU by itself. Corked, those of one round become one segment: the target is woken once. */
-static void cork(struct kcopy_conn *c, int is_on)
-{
-	setsockopt(iscsi_get_fd(c->ctx), IPPROTO_TCP, TCP_CORK, &is_on, sizeof is_on);
-}
-
 /* Send what was queued in this round at once, all of it together; only what the socket does not take waits for a poll. */
 static void kick_cb(void *arg)
 {
 	struct kcopy_conn *c = arg;
-	bool is_corked = c->ctx && c->is_up && c->nr_queued >= CORK_MIN;
 
-	c->nr_queued = 0;
-	if (is_corked)
-		cork(c, 1);
 	c->nr_depth++;
 	if (c->ctx && (iscsi_which_events(c->ctx) & POLLOUT) && c->is_up)
 		service(c, POLLOUT);
 	else if (c->ctx)
 		settle(c);
-	if (is_corked && c->ctx)
-		cork(c, 0);
 	c->nr_depth--;
 	free_if_unused(c);
 }

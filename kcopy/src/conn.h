@@ -55,7 +55,7 @@ struct kcopy_cmd {
 	uint8_t *read_buf;     /* of a read, with marks of read_mark in it */
 	uint32_t nr_read_bytes;
 	uint64_t read_mark;
-	bool is_done;
+	bool is_done, is_large;
 	struct kcopy_cmd *next, *prev;
 };
 
