@@ -130,9 +130,8 @@ static bool read_cached(struct tgt_cmd *cmd, uint64_t nr_bytes)
 {
 	uint64_t at = cmd->disk_bytes + cmd->sent_bytes;
 
-	if (!cmd->lun->is_ring_slow || nr_bytes > SMALL_BYTES || !tgt_lun_is_cached(cmd->lun, at, nr_bytes) ||
-	    pread(cmd->lun->fd, cmd->buf, nr_bytes, (off_t)at) != (ssize_t)nr_bytes)
-		return false; /* whatever is wrong with it, the ring's read says it */
+	if (!cmd->lun->is_ring_slow || nr_bytes > SMALL_BYTES || !tgt_lun_read_cached(cmd->lun, cmd->buf, at, nr_bytes))
+		return false;
 	cmd->read_bytes += nr_bytes;
 	return true;
 }

@@ -70,25 +70,38 @@ static void map(struct tgt_lun *l, const struct stat *st, uint64_t size_bytes)
 		l->map_bytes = size_bytes;
 }
 
-bool tgt_lun_is_cached(const struct tgt_lun *l, uint64_t start_bytes, uint64_t nr_bytes)
+static bool is_cached(const struct tgt_lun *l, uint64_t start_bytes, uint64_t nr_bytes)
 {
 	unsigned char pages[CACHED_MAX_BYTES / PAGE_BYTES + 1];
 	uint64_t first = kedge_round_down(start_bytes, PAGE_BYTES);
 	uint64_t nr = (start_bytes + nr_bytes - first + PAGE_BYTES - 1) / PAGE_BYTES;
-	struct stat st;
 
 	if (tgt_ranges_overlap(&l->free.ranges, start_bytes, start_bytes + nr_bytes))
 		return false; /* zeroes, whatever the file has there */
-	if (!l->map || nr == 0 || nr > sizeof pages || fstat(l->fd, &st) < 0)
+	if (!l->map || nr == 0 || nr > sizeof pages)
 		return false;
-	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size < start_bytes + nr_bytes)
-		return false; /* cut short: its last page may be cached all the same */
 	if (mincore((char *)l->map + first, nr * PAGE_BYTES, pages) < 0)
 		return false;
 	for (uint64_t i = 0; i < nr; i++)
 		if (!(pages[i] & 1))
 			return false;
 	return true;
+}
+
+bool tgt_lun_is_cached(const struct tgt_lun *l, uint64_t start_bytes, uint64_t nr_bytes)
+{
+	struct stat st;
+
+	if (!is_cached(l, start_bytes, nr_bytes) || fstat(l->fd, &st) < 0)
+		return false;
+	/* cut short: its last page may be cached all the same */
+	return !S_ISREG(st.st_mode) || (uint64_t)st.st_size >= start_bytes + nr_bytes;
+}
+
+bool tgt_lun_read_cached(const struct tgt_lun *l, void *buf, uint64_t start_bytes, uint64_t nr_bytes)
+{
+	/* cut short: it reads less */
+	return is_cached(l, start_bytes, nr_bytes) && pread(l->fd, buf, nr_bytes, (off_t)start_bytes) == (ssize_t)nr_bytes;
 }
 
 void tgt_lun_distrust_cache(struct tgt_lun *l)

@@ -36,6 +36,8 @@ uint32_t tgt_lun_status(const struct tgt_lun *l, uint64_t lba, uint32_t allocati
 /* Can all of that range be had out of the file's page cache? False also when that cannot be known, and when a byte of it is free space that is
  * left out: whoever does not ask here reads from what tgt_lun_read_from says. Does not block. */
 bool tgt_lun_is_cached(const struct tgt_lun *l, uint64_t start_bytes, uint64_t nr_bytes);
+/* Reads that range if it can be had so. False: it is to be read some other way, which also says what is wrong with it. */
+bool tgt_lun_read_cached(const struct tgt_lun *l, void *buf, uint64_t start_bytes, uint64_t nr_bytes);
 /* What was said to be cached could not be had: never say so again. */
 void tgt_lun_distrust_cache(struct tgt_lun *l);
 

@@ -288,6 +288,35 @@ static void test_units_of_alike_serials_have_names_of_their_own(void **state)
 	assert_memory_equal(luns[0].unit.naa, luns[2].unit.naa, 8);
 }
 
+/* What is read at once is right or left to others: behind the end, over it, and in the page that holds it. */
+static void test_units_read_what_is_cached(void **state)
+{
+	char path[] = "/dev/shm/kedge-target.XXXXXX";
+	char bytes[8192], got[8192] = {0};
+	struct tgt_lun l;
+	int fd = mkstemp(path);
+
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (char)(i * 7 + i / 4096);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, bytes, sizeof bytes), sizeof bytes);
+	assert_int_equal(tgt_lun_open(&l, path, NULL, NULL), 0);
+	assert_true(l.is_ring_slow);
+	assert_true(tgt_lun_read_cached(&l, got, 4096, 4096));
+	assert_memory_equal(got, bytes + 4096, 4096);
+	assert_true(tgt_lun_read_cached(&l, got, 0, 8192));
+	assert_memory_equal(got, bytes, 8192);
+	assert_int_equal(ftruncate(fd, 6144), 0);
+	assert_true(tgt_lun_read_cached(&l, got, 4096, 2048));
+	assert_false(tgt_lun_read_cached(&l, got, 4096, 4096));
+	assert_false(tgt_lun_read_cached(&l, got, 0, 8192));
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	assert_false(tgt_lun_read_cached(&l, got, 4096, 512));
+	tgt_lun_close(&l);
+	unlink(path);
+	close(fd);
+}
+
 static void test_inquiry_provisioning_tells_of_holes(void **state)
 {
 	struct tgt_unit block = disk;
@@ -489,6 +518,7 @@ int main(void)
 		cmocka_unit_test(test_inquiry_pages),
 		cmocka_unit_test(test_inquiry_identifiers),
 		cmocka_unit_test(test_units_of_alike_serials_have_names_of_their_own),
+		cmocka_unit_test(test_units_read_what_is_cached),
 		cmocka_unit_test(test_inquiry_provisioning_tells_of_holes),
 		cmocka_unit_test(test_capacities),
 		cmocka_unit_test(test_report_luns),
