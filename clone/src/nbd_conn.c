@@ -61,6 +61,8 @@ struct nbd_conn {
 	size_t charged_bytes;
 	struct nbd_req *tx_head, **tx_tail;
 	size_t tx_sent_bytes;    /* of the first reply, or of out */
+	unsigned nr_tx_msg;      /* replies in msg */
+	uint64_t tx_submits;     /* of the loop, when msg was handed to it */
 	struct iovec iov[2 * TX_REPLIES_MAX];
 	struct msghdr msg;
 	struct kedge_timer deadline;
@@ -69,6 +71,7 @@ struct nbd_conn {
 
 static void pump(struct nbd_conn *c);
 static void send_some(struct nbd_conn *c);
+static bool send_along(struct nbd_conn *c, struct nbd_req *q);
 
 /* ---- the end ---- */
 
@@ -180,7 +183,8 @@ static void answer(struct nbd_req *q)
 	q->next = NULL;
 	*c->tx_tail = q;
 	c->tx_tail = &q->next;
-	send_some(c);
+	if (!send_along(c, q))
+		send_some(c);
 }
 
 static void add_iov(struct nbd_conn *c, const void *p, size_t nr_bytes, size_t *skip_bytes)
@@ -190,6 +194,20 @@ static void add_iov(struct nbd_conn *c, const void *p, size_t nr_bytes, size_t *
 	*skip_bytes -= skip;
 	if (nr_bytes > skip)
 		c->iov[c->msg.msg_iovlen++] = (struct iovec){(uint8_t *)(uintptr_t)p + skip, nr_bytes - skip};
+}
+
+/* What a round answers goes out together: with a message that the kernel has not seen yet. */
+static bool send_along(struct nbd_conn *c, struct nbd_req *q)
+{
+	size_t skip = 0;
+
+	if (!c->out_op.is_inflight || c->tx_submits != kedge_loop_nr_submits(c->env.loop) || c->out.nr_bytes ||
+	    c->nr_tx_msg == TX_REPLIES_MAX)
+		return false;
+	add_iov(c, q->head, q->head_bytes, &skip);
+	add_iov(c, q->buf, q->body_bytes, &skip);
+	c->nr_tx_msg++;
+	return true;
 }
 
 static void send_some(struct nbd_conn *c)
@@ -207,6 +225,8 @@ static void send_some(struct nbd_conn *c)
 			add_iov(c, q->head, q->head_bytes, &skip);
 			add_iov(c, q->buf, q->body_bytes, &skip);
 		}
+	c->nr_tx_msg = n;
+	c->tx_submits = kedge_loop_nr_submits(c->env.loop);
 	if (c->msg.msg_iovlen)
 		kedge_op_sendmsg(c->env.loop, &c->out_op, c->fd, &c->msg, 0);
 }

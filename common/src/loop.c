@@ -36,7 +36,7 @@ struct kedge_loop {
 	struct kedge_defer_queue defer;
 	struct kedge_timer **heap;
 	int nr_timers, heap_room;
-	uint64_t now_ns, no_spin_ns;
+	uint64_t now_ns, no_spin_ns, nr_submits;
 	bool was_short; /* the last round: its wait, or it had work and did not wait */
 	unsigned nr_inflight;
 	bool is_stopping;
@@ -278,6 +278,7 @@ static void spin(struct kedge_loop *l)
 {
 	uint64_t begin_ns = kedge_clock_ns(), at_ns = begin_ns;
 
+	l->nr_submits++;
 	io_uring_submit_and_get_events(&l->ring);
 	while (io_uring_cq_ready(&l->ring) == 0 && at_ns - begin_ns < SPIN_NS) {
 		sched_yield();
@@ -342,6 +343,7 @@ int kedge_loop_run_once(struct kedge_loop *l, unsigned max_wait_ms)
 			wait_ns = 0;
 	}
 	begin_ns = l->now_ns;
+	l->nr_submits++;
 	if (wait_ns == 0) {
 		r = io_uring_submit_and_get_events(&l->ring);
 	} else {
@@ -403,6 +405,11 @@ uint64_t kedge_loop_now_ns(const struct kedge_loop *l)
 	return l->now_ns;
 }
 
+uint64_t kedge_loop_nr_submits(const struct kedge_loop *l)
+{
+	return l->nr_submits;
+}
+
 /* ---- operations ---- */
 
 static struct io_uring_sqe *get_sqe(struct kedge_loop *l)
@@ -412,6 +419,7 @@ static struct io_uring_sqe *get_sqe(struct kedge_loop *l)
 	while (!sqe) {
 		/* The queue is full: hand it over. EBUSY/EAGAIN mean that completions must be taken first, which only the round may
 		 * do (no callback inside a submit); the kernel keeps overflown completions, so this ends. */
+		l->nr_submits++;
 		int r = io_uring_submit(&l->ring);
 		kedge_assert(r >= 0 || r == -EBUSY || r == -EAGAIN || r == -EINTR);
 		sqe = io_uring_get_sqe(&l->ring);

@@ -265,6 +265,38 @@ static void test_loop_answers_that_come_at_once(void **state)
 	close(fds[1]);
 }
 
+/* A message may grow until the kernel has seen it, and the loop says when that may have been. */
+static void test_loop_a_message_grows_until_it_is_handed_over(void **state)
+{
+	struct probe out = { .op.fn = probe_cb }, fill[80];
+	struct iovec iov[2] = { { "one", 3 }, { "two", 3 } };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 1 };
+	uint64_t nr = kedge_loop_nr_submits(*state);
+	char got[16];
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	kedge_op_sendmsg(*state, &out.op, fds[0], &msg, 0);
+	assert_int_equal(kedge_loop_nr_submits(*state), nr);
+	msg.msg_iovlen = 2;
+	spin(*state, &out.nr_calls, 1);
+	assert_int_equal(out.res, 6);
+	assert_true(kedge_loop_nr_submits(*state) > nr);
+	assert_int_equal(read(fds[1], got, sizeof got), 6);
+	assert_memory_equal(got, "onetwo", 6);
+	/* also when it is the queue that is full, in the middle of a round */
+	nr = kedge_loop_nr_submits(*state);
+	for (unsigned i = 0; i < 80; i++) {
+		fill[i] = (struct probe){ .op.fn = probe_cb };
+		kedge_op_send(*state, &fill[i].op, fds[0], "x", 1, 0);
+	}
+	assert_true(kedge_loop_nr_submits(*state) > nr);
+	for (unsigned i = 0; i < 80; i++)
+		spin(*state, &fill[i].nr_calls, 1);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void test_loop_wake_from_another_thread(void **state)
 {
 	struct kedge_loop *l = *state;
@@ -317,6 +349,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_loop_timer_heap_stays_a_heap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_defer_added_in_a_callback_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_answers_that_come_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_loop_a_message_grows_until_it_is_handed_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_wake_from_another_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_ring_is_no_childs, setup, teardown),
 	};

@@ -119,6 +119,8 @@ void kedge_op_sendmsg(struct kedge_loop *l, struct kedge_op *op, int fd, const s
 /* res: the new descriptor (SOCK_CLOEXEC, blocking: on a non-blocking one io_uring answers recv and send with -EAGAIN at
  * once instead of waiting), or -errno. */
 void kedge_op_accept(struct kedge_loop *l, struct kedge_op *op, int listen_fd);
+/* Goes up whenever operations may have been handed to the kernel. Until then what a sendmsg's msg points to may still be added to. */
+uint64_t kedge_loop_nr_submits(const struct kedge_loop *l);
 /* Ask that an operation in flight end early. Its own callback still comes. No-op when not in flight. */
 void kedge_op_cancel(struct kedge_loop *l, struct kedge_op *op);
 
