@@ -11,6 +11,8 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -127,6 +129,7 @@ static enum gap gap;
 static uint64_t disk_bytes;
 static bool has_sums; /* it offers them */
 static bool is_for_sums; /* what read_over asks for */
+static enum ping { PING_UNANSWERED, PING_ANSWERED, PING_OVERLOOKED } *ping; /* shared likewise: a ping comes with the end of a read */
 static unsigned *nr_status_errors; /* shared by its connections: so many GET LBA STATUS fail, then all is a hole */
 
 /* How it answers READ EXTENT: not offered; refused; well; or with this wrong. */
@@ -188,6 +191,23 @@ static void send_read(int fd, const uint8_t request[48], uint32_t stat_sn)
 		send_answer(fd, request, 0x25, 0, 0, at, data, (uint32_t)kedge_min_u64(n - at, SEGMENT_BYTES));
 	}
 	send_answer(fd, request, 0x21, 0x80, stat_sn, 0, NULL, 0); /* GOOD, and no residual */
+}
+
+/* In one segment with what was sent before it. Overlooked it is when something else comes first: the initiator's own ping. */
+static void send_ping(int fd, const uint8_t request[48], uint32_t stat_sn)
+{
+	uint8_t pdu[48] = {0x20, 0x80}, head[48];
+	int off = 0;
+
+	memset(pdu + 16, 0xff, 4);
+	kedge_put_be32(pdu + 20, 1);
+	kedge_put_be32(pdu + 24, stat_sn);
+	kedge_put_be32(pdu + 28, kedge_get_be32(request + 24) + 1);
+	kedge_put_be32(pdu + 32, kedge_get_be32(request + 24) + 64);
+	send(fd, pdu, sizeof pdu, MSG_NOSIGNAL);
+	setsockopt(fd, IPPROTO_TCP, TCP_CORK, &off, sizeof off);
+	read_pdu(fd, head);
+	*ping = (head[0] & 0x3f) == 0 && kedge_get_be32(head + 20) == 1 ? PING_ANSWERED : PING_OVERLOOKED;
 }
 
 static void send_lba_status(int fd, const uint8_t request[48], uint32_t stat_sn)
@@ -329,7 +349,10 @@ static void target_leaves_gaps(int fd)
 				send_answer(fd, head, 0x25, 0x81, stat_sn, 0, capacity, sizeof capacity);
 			break;
 		case 0x88:
+			setsockopt(fd, IPPROTO_TCP, TCP_CORK, &(int){ping != NULL}, sizeof(int));
 			send_read(fd, head, stat_sn);
+			if (ping)
+				send_ping(fd, head, stat_sn + 1);
 			break;
 		default:
 			send_answer(fd, head, 0x21, 0x80, stat_sn, 0, NULL, 0);
@@ -489,6 +512,8 @@ static int read_over(enum gap g, enum lie e, uint64_t start_bytes, uint32_t nr_b
 		src->ops->read(src, &io);
 	for (int i = 0; i < 1000 && res == 1; i++)
 		kedge_loop_run_once(l, 10);
+	for (int i = 0; i < 1000 && ping && *ping == PING_UNANSWERED; i++)
+		kedge_loop_run_once(l, 10);
 	for (uint32_t i = 0; res == 0 && !is_for_sums && i < nr_bytes; i++)
 		assert_int_equal(buf[i], disk_byte((uint32_t)start_bytes + i));
 	if (res == 0 && is_for_sums) {
@@ -551,6 +576,17 @@ static void test_source_takes_no_sum_that_is_not_what_was_asked_for(void **state
 	assert_int_equal(read_over(GAP_NONE, LIE_NONE, 0, READ_BYTES), 0);
 }
 
+/* What came with the last answer is looked at then, not when something else comes. */
+static void test_source_overlooks_nothing_behind_an_answer(void **state)
+{
+	ping = mmap(NULL, sizeof *ping, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(ping != MAP_FAILED);
+	assert_int_equal(read_over(GAP_NONE, LIE_NO_OFFER, 4096, 4096), 0);
+	assert_int_equal(*ping, PING_ANSWERED);
+	munmap(ping, sizeof *ping);
+	ping = NULL;
+}
+
 /* Ask for the extents from start_bytes to the end. */
 static struct kedge_extent extent_at(struct kedge_loop *l, struct kedge_source *src, uint64_t start_bytes)
 {
@@ -608,6 +644,7 @@ int main(void)
 		cmocka_unit_test(test_source_refuses_a_proof_of_zeroes),
 		cmocka_unit_test(test_source_keeps_trying_where_nobody_answers_sensibly),
 		cmocka_unit_test(test_source_takes_no_good_status_for_data),
+		cmocka_unit_test(test_source_overlooks_nothing_behind_an_answer),
 		cmocka_unit_test(test_source_asks_again_behind_a_failed_question_for_holes),
 		cmocka_unit_test(test_source_takes_no_extent_that_is_not_what_was_asked_for),
 		cmocka_unit_test(test_source_takes_no_sum_that_is_not_what_was_asked_for),
