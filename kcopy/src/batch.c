@@ -3,7 +3,7 @@
  * Purpose. libiscsi's calls of recv, readv and send, gathered. It has no hook for that, so these three functions of the C library are defined
  * here, as any program may; outside of enter and leave, and for other descriptors, they do what they always do.
  *
- * Owns. The bytes between socket and libiscsi. Nothing is looked at or changed.
+ * Owns. The bytes between socket and libiscsi. Nothing is changed; where PDUs begin and end is counted.
  *
  * Locks. None: what is between enter and leave is known to the thread only.
  */
@@ -23,6 +23,40 @@ static _Thread_local struct kcopy_batch *current;
 static ssize_t receive(int fd, void *buf, size_t nr_bytes, int flags)
 {
 	return syscall(SYS_recvfrom, fd, buf, nr_bytes, flags, NULL, NULL);
+}
+
+/* libiscsi gets these bytes. */
+static void account(struct kcopy_batch_pdu *p, const uint8_t *bytes, size_t nr_bytes)
+{
+	while (nr_bytes > 0 && p->head_bytes > 0) {
+		size_t n;
+
+		if (p->nr_data_bytes > 0) {
+			n = kedge_min_u64(nr_bytes, p->nr_data_bytes);
+			p->nr_data_bytes -= (uint32_t)n;
+		} else {
+			n = kedge_min_u64(nr_bytes, p->head_bytes - p->nr_head_bytes);
+			for (size_t i = 0; i < n && p->nr_head_bytes + i < sizeof p->head; i++)
+				p->head[p->nr_head_bytes + i] = bytes[i];
+			p->nr_head_bytes += (unsigned)n;
+			if (p->nr_head_bytes == p->head_bytes) {
+				p->nr_head_bytes = 0;
+				p->nr_data_bytes = (((uint32_t)p->head[5] << 16 | (uint32_t)p->head[6] << 8 | p->head[7]) + 3) & ~3u;
+			}
+		}
+		bytes += n;
+		nr_bytes -= n;
+	}
+}
+
+static ssize_t accounted(struct kcopy_batch *b, const struct iovec *iov, ssize_t nr_bytes)
+{
+	for (ssize_t left = nr_bytes; left > 0; iov++) {
+		size_t n = kedge_min_u64((uint64_t)left, iov->iov_len);
+		account(&b->pdu, iov->iov_base, n);
+		left -= (ssize_t)n;
+	}
+	return nr_bytes;
 }
 
 /* As recv. A call that brought less than there was room for has emptied the socket: asking once more is for the next poll. */
@@ -73,19 +107,24 @@ ssize_t recv(int fd, void *buf, size_t nr_bytes, int flags)
 {
 	if (!current || fd != current->fd || flags)
 		return receive(fd, buf, nr_bytes, flags);
-	return receive_through(current, buf, nr_bytes);
+	if (kcopy_batch_is_between_pdus(current))
+		current->pdu.head_bytes = nr_bytes;
+	return accounted(current, &(struct iovec){ buf, nr_bytes }, receive_through(current, buf, nr_bytes));
 }
 
 ssize_t readv(int fd, const struct iovec *iov, int nr_iov)
 {
 	ssize_t done = 0;
 
-	if (!current || fd != current->fd || (!current->may_read_ahead && !kcopy_batch_has_in(current)))
+	if (!current || fd != current->fd)
 		return syscall(SYS_readv, fd, iov, nr_iov);
+	if (!current->may_read_ahead && !kcopy_batch_has_in(current))
+		return accounted(current, iov, syscall(SYS_readv, fd, iov, nr_iov));
 	for (int i = 0; i < nr_iov; i++) {
 		ssize_t n = receive_through(current, iov[i].iov_base, iov[i].iov_len);
 		if (n <= 0)
 			return done ? done : n;
+		accounted(current, &iov[i], n);
 		done += n;
 		if ((size_t)n < iov[i].iov_len)
 			break;

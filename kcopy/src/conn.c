@@ -273,6 +273,15 @@ static enum kcopy_outcome outcome_of(struct kcopy_cmd *cmd, int status, const st
 	}
 }
 
+/* Has libiscsi received by a way around what waits in the batch? Then these are the wrong bytes. */
+static bool has_bypass(struct kcopy_conn *c)
+{
+	if (kcopy_batch_is_between_pdus(&c->batch))
+		return false;
+	note_lost(c, KEDGE_E_SOURCE_AWAY, "libiscsi receives by a function that is not known here: this build does not fit it");
+	return true;
+}
+
 static void cmd_cb(struct iscsi_context *ctx, int status, void *data, void *private_data)
 {
 	struct kcopy_cmd *cmd = private_data;
@@ -282,6 +291,8 @@ static void cmd_cb(struct iscsi_context *ctx, int status, void *data, void *priv
 	if (!c->ctx || cmd->is_done)
 		return; /* being closed: kcopy_conn_close answers */
 	cmd->outcome = outcome_of(cmd, status, task);
+	if (cmd->outcome != KCOPY_CMD_LOST && has_bypass(c))
+		cmd->outcome = KCOPY_CMD_LOST;
 	if (cmd->outcome == KCOPY_CMD_SHORT)
 		cmd->nr_in_bytes -= (uint32_t)kedge_min_u64(cmd->nr_in_bytes, (uint64_t)task->residual);
 	if (cmd->outcome == KCOPY_CMD_GOOD && has_mark(cmd))
@@ -305,7 +316,7 @@ static void nop_cb(struct iscsi_context *ctx, int status, void *data, void *priv
 
 	if (!c->ctx || cmd->is_done)
 		return;
-	cmd->outcome = status == SCSI_STATUS_GOOD ? KCOPY_CMD_GOOD : KCOPY_CMD_LOST;
+	cmd->outcome = status == SCSI_STATUS_GOOD && !has_bypass(c) ? KCOPY_CMD_GOOD : KCOPY_CMD_LOST;
 	if (cmd->outcome == KCOPY_CMD_GOOD)
 		c->heard_ns = kedge_loop_now_ns(c->loop);
 	cmd->is_done = true;

@@ -234,12 +234,65 @@ static void test_batch_nothing_overtakes_what_a_full_socket_left(void **state)
 	assert_int_equal(nr_got, nr_sent);
 }
 
+/* PDUs of all lengths, received in pieces of all sizes as libiscsi does: known to be whole when they are, and never before. */
+static void test_batch_knows_where_a_pdu_ends(void **state)
+{
+	static uint8_t pdu[52 + 6000], buf[52 + 6000];
+	struct pair *p = *state;
+	unsigned seed = 11;
+
+	for (int i = 0; i < 3000; i++) {
+		uint32_t nr_head = i < 1500 ? 48 : 52; /* with a digest */
+		uint32_t nr_data = rand_r(&seed) % 3 ? rand_r(&seed) % 5999u : 0, nr = nr_head + (nr_data + 3) / 4 * 4;
+
+		uint32_t nr_sent = 0;
+		memset(pdu, 0xff, sizeof pdu);
+		pdu[5] = 0;
+		pdu[6] = (uint8_t)(nr_data >> 8);
+		pdu[7] = (uint8_t)nr_data;
+		kcopy_batch_enter(&p->b, p->near, i % 2);
+		for (uint32_t done = 0; done < nr;) {
+			uint32_t n = (done < nr_head ? nr_head : nr) - done;
+			struct iovec iov = {buf + done, n};
+			assert_int_equal(kcopy_batch_is_between_pdus(&p->b), done == 0);
+			ssize_t got = done < nr_head || rand_r(&seed) % 2 ? recv(p->near, buf + done, n, 0) : readv(p->near, &iov, 1);
+			if (got < 0) {
+				size_t piece = 1 + rand_r(&seed) % (nr - nr_sent); /* the network's */
+				assert_int_equal(write(p->far, pdu + nr_sent, piece), piece);
+				nr_sent += (uint32_t)piece;
+				assert_int_equal(kcopy_batch_leave(&p->b), 0);
+				kcopy_batch_enter(&p->b, p->near, i % 2);
+				continue;
+			}
+			done += (uint32_t)got;
+		}
+		assert_true(kcopy_batch_is_between_pdus(&p->b));
+		assert_int_equal(kcopy_batch_leave(&p->b), 0);
+	}
+}
+
+/* A libiscsi that received data by another function would get what comes behind what waits here. */
+static void test_batch_knows_that_it_was_bypassed(void **state)
+{
+	struct pair *p = *state;
+	uint8_t buf[200] = {[7] = 100};
+
+	assert_int_equal(write(p->far, buf, 148), 148);
+	kcopy_batch_enter(&p->b, p->near, false);
+	assert_int_equal(recv(p->near, buf, 48, 0), 48);
+	assert_int_equal(read(p->near, buf, 100), 100);
+	assert_false(kcopy_batch_is_between_pdus(&p->b));
+	assert_int_equal(kcopy_batch_leave(&p->b), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_batch_a_small_recv_takes_all_that_has_come, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_batch_without_reading_ahead_takes_no_more_than_asked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_batch_the_stream_stays_in_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_batch_knows_where_a_pdu_ends, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_batch_knows_that_it_was_bypassed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_batch_what_is_sent_goes_out_together_at_leave, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_batch_nothing_overtakes_what_a_full_socket_left, setup, teardown),
 	};
