@@ -20,6 +20,7 @@
 #define LEVEL_MIN (-8.0)
 #define LEVEL_MIN_FLOOR 3.0      /* with the default floor or a higher one: two copies of PIECE_BYTES are always under way, pauses for a baseline aside */
 #define LEVEL_START 2.0
+#define FLOOR_BYTES (8u * PIECE_BYTES) /* of what the floor lets begin, under way: where it can't be held, more would only stand before the workload's reads */
 #define LEVEL_BLIND 3.0          /* at most, while no baseline is known */
 #define QUIET_MS 500             /* without I/O: nobody is there */
 #define SETTLE_NS 300000ull      /* after the last copy: what begins then and ends before the next had none beside it, rests included */
@@ -423,7 +424,7 @@ static uint32_t ask_governed(struct kcopy_governor *g, unsigned nr_max, uint32_t
 	/* a pause may use what the bucket holds, not more: that is copied after it */
 	if (g->is_probing && g->floor.level_bytes < (int64_t)(g->floor.rate_bps / 6))
 		return ms;
-	if (floor_ms == 0 && g->nr_copies < nr_max) {
+	if (floor_ms == 0 && g->nr_copies < nr_max && g->inflight_bytes < FLOOR_BYTES) {
 		g->bound = KCOPY_BOUND_FLOOR;
 		g->was_floor = true;
 		g->rest_from_ns = 0; /* a rest begins anew after what is copied now */

@@ -332,7 +332,11 @@ static struct kcopy_isession *pick_session(struct kcopy_isource *src, enum kedge
 
 	for (unsigned i = 0; i < src->nr_sessions; i++) {
 		struct kcopy_isession *s = &src->sessions[i];
-		if (s->state != KCOPY_SESSION_UP || s->nr_inflight >= limit || s == kept)
+		if (s->state != KCOPY_SESSION_UP || s == kept)
+			continue;
+		if (kept) /* one flow beside theirs, not three */
+			return s->nr_inflight < limit ? s : NULL;
+		if (s->nr_inflight >= limit)
 			continue;
 		if (!best || s->inflight_bytes < best->inflight_bytes)
 			best = s;

@@ -25,7 +25,9 @@
 #define NS_PER_S 1000000000ull
 #define US 1000ull
 #define MIB (1ull << 20)
-#define NR_MAX 8
+/* As a hydrator asks by default. */
+#define NR_MAX 32
+#define COPY_BYTES (256u << 10)
 #define SECONDS_MAX 120
 #define PENDING_MAX 512
 
@@ -97,6 +99,18 @@ static void begin_io(struct world *w)
 	w->next_io_ns = w->now_ns + (uint64_t)(gap_s * 1e9) + 1;
 }
 
+/* What the floor lets begin on a link that is slower than it must not stand before the workload's reads. */
+static void assert_in_flight(struct world *w)
+{
+	struct kcopy_governor_status gs;
+	uint64_t bytes = 0;
+
+	kcopy_governor_status(w->g, w->now_ns, &gs);
+	for (unsigned i = 0; i < NR_MAX; i++)
+		bytes += w->copies[i].end_ns ? w->copies[i].nr_bytes : 0;
+	assert_true(gs.bound != KCOPY_BOUND_FLOOR || bytes <= 2 * MIB);
+}
+
 static void ask(struct world *w)
 {
 	uint32_t bytes, ms = 0;
@@ -105,8 +119,8 @@ static void ask(struct world *w)
 		w->ask_ns = w->now_ns + stall_left_ns(w, w->now_ns);
 		return;
 	}
-	while (w->nr_busy < NR_MAX && (ms = kcopy_governor_ask(w->g, NR_MAX, MIB, w->now_ns, &bytes)) == 0) {
-		assert_true(bytes > 0 && bytes <= MIB && bytes % 4096 == 0);
+	while (w->nr_busy < NR_MAX && (ms = kcopy_governor_ask(w->g, NR_MAX, COPY_BYTES, w->now_ns, &bytes)) == 0) {
+		assert_true(bytes > 0 && bytes <= COPY_BYTES && bytes % 4096 == 0);
 		unsigned i = 0;
 		while (w->copies[i].end_ns)
 			i++;
@@ -118,6 +132,7 @@ static void ask(struct world *w)
 		w->copies[i].nr_bytes = bytes;
 		w->nr_busy++;
 		kcopy_governor_begun(w->g, bytes, w->now_ns);
+		assert_in_flight(w);
 	}
 	w->ask_ns = w->now_ns + (w->nr_busy < NR_MAX ? ms : 250) * 1000 * US;
 }

@@ -201,14 +201,15 @@ static void wait_sessions(struct rig *r, unsigned nr)
 	assert_int_equal(st.nr_sessions, nr);
 }
 
-/* While a workload reads, hydration leaves one connection to it; before and after, it uses all. */
-static void test_foreground_has_a_session_for_itself(void **state)
+/* While a workload reads, hydration leaves one connection to it and uses one: more of them would each take as much of the link as the workload's.
+ * Before and after, it uses all. */
+static void foreground_has_a_session_for_itself(unsigned nr_sessions)
 {
 	struct rig r;
 
-	open_rig(&r, 2);
+	open_rig(&r, nr_sessions);
 	wait_up(&r);
-	wait_sessions(&r, 2);
+	wait_sessions(&r, nr_sessions);
 	struct kcopy_isource *src = kedge_container_of(r.src, struct kcopy_isource, base);
 	unsigned nr = 0;
 	for (unsigned i = 0; i < 4; i++)
@@ -221,6 +222,8 @@ static void test_foreground_has_a_session_for_itself(void **state)
 		submit(&r, nr++, (uint64_t)i * MIB, MIB, KEDGE_PRIO_BACKGROUND, 0);
 	assert_int_equal(src->sessions[0].nr_inflight, 0);
 	assert_int_equal(src->sessions[1].nr_inflight, 16);
+	for (unsigned i = 2; i < nr_sessions; i++)
+		assert_int_equal(src->sessions[i].nr_inflight, 0);
 	submit(&r, nr++, 8192, 4096, KEDGE_PRIO_FOREGROUND, 0);
 	assert_int_equal(src->sessions[0].nr_inflight, 1);
 	rounds(&r, nr, 20000);
@@ -232,6 +235,12 @@ static void test_foreground_has_a_session_for_itself(void **state)
 	for (unsigned i = 0; i < nr; i++)
 		check(&r.reads[i]);
 	close_rig(&r);
+}
+
+static void test_foreground_has_a_session_for_itself(void **state)
+{
+	foreground_has_a_session_for_itself(2);
+	foreground_has_a_session_for_itself(4);
 }
 
 static void test_extents_are_those_of_the_file(void **state)
