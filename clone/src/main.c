@@ -53,7 +53,7 @@ static const struct opt_row opt_rows[] = {
 	{OPT_RATE, "rate", "BYTES", "hydrate at most so many bytes a second (0: no limit)"},
 	{OPT_FLOOR, "floor", "BYTES", "hydrate at least so many bytes a second, whatever it costs the workload (default 64M; engine dm 8M)"},
 	{OPT_LATENCY, "latency-factor", "X", "so many times slower the workload's slow I/O may become (default 1.5; 0: hydration goes first)"},
-	{OPT_CONNECTIONS, "connections", "N", "iSCSI sessions, 1 to 16 (default 4)"},
+	{OPT_CONNECTIONS, "connections", "N", "iSCSI sessions, 1 to 16 (default 2)"},
 	{OPT_IO_TIMEOUT, "io-timeout", "MS", "a read waits so long for an absent source (0: for ever; default 30000)"},
 	{OPT_URL, "url", "URL", "where the source is now"},
 	{OPT_TIMEOUT, "timeout", "MS", "deadline of the command"},

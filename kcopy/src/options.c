@@ -29,7 +29,7 @@ static const char help[] =
 	"  --verify-holes HOW status (default): the source says anew where its holes are, samples of them are read;\n"
 	"                     read: all of them are read on both sides\n"
 	"  --verify-data HOW  checksum (default): by 128-bit checksums where the source makes them; bytes: byte by byte\n"
-	"  --connections N    iSCSI sessions, 1 to 16 (default 4)\n"
+	"  --connections N    iSCSI sessions, 1 to 16 (default 2)\n"
 	"  --transit MODE     how data travels: auto (default), plain, checked, zstd\n"
 	"  --rate BYTES       at most so many bytes a second (suffixes K, M, G)\n"
 	"  --chap-file FILE   CHAP names and secrets, mode 0600\n"

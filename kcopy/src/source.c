@@ -17,7 +17,7 @@
 #include "iscsi_source.h"
 #include "kedge/bytes.h"
 
-#define SESSIONS_DEFAULT 4
+#define SESSIONS_DEFAULT 2
 
 const char *kedge_source_state_name(enum kedge_source_state s)
 {

@@ -33,7 +33,7 @@ struct kcopy_source_opts {
 	struct kedge_identity identity;
 	const struct kedge_chap *chap; /* copied; NULL: none */
 	const char *initiator_iqn;     /* NULL: a default made from the host name */
-	unsigned nr_sessions;          /* 1 to 16; 0: the default (4) */
+	unsigned nr_sessions;          /* 1 to 16; 0: the default (2) */
 	enum kcopy_transit_mode transit;
 	const char *serial;            /* the unit serial number text that must be found, of whatever form; NULL: any */
 };
@@ -77,7 +77,7 @@ struct kcopy_range {
 
 struct kcopy_hydrator_opts {
 	uint64_t rate_bps;        /* bytes a second; 0: no limit */
-	uint32_t copy_bytes;      /* one copy, 1 to 4 MiB; 0: the default */
+	uint32_t copy_bytes;      /* one copy, a multiple of 4 KiB up to 4 MiB; 0: the default (256 KiB) */
 	uint32_t nr_inflight;     /* copies in flight; 0: the default */
 	bool is_verify;           /* compare instead of copy: see kcopy_verify_start */
 	enum kcopy_holes holes;   /* when comparing */
