@@ -45,7 +45,7 @@ struct file_disk {
 	int fd;
 	int fine_fd; /* without O_DIRECT; -1: not needed so far */
 	bool is_direct, is_file;
-	bool is_in_memory; /* what is asked of it never waits for a device */
+	bool is_in_memory; /* a read or write waits for no device, but for swap */
 	bool knows_holes; /* a file on a file system whose word on them is good */
 	enum zero_way zero_way; /* the best one that the file system has not refused */
 	void *zeroes; /* ZERO_STEP_BYTES, made when first needed */

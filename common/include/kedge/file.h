@@ -31,7 +31,7 @@ int kedge_file_geometry(int fd, uint64_t *ret_size_bytes, uint32_t *ret_lbs_byte
 uint64_t kedge_file_hole_end(int fd, uint64_t start_bytes, uint64_t end_bytes);
 /* Is the file on a file system whose SEEK_DATA is known never to call data a hole that was just written (decision 0013)? */
 bool kedge_file_knows_holes(int fd);
-/* Is it on a tmpfs, where no read or write waits for a device? */
+/* Is it on a tmpfs, where a read or write waits for no device while there is memory (else for swap, as everything in memory does)? */
 bool kedge_file_is_in_memory(int fd);
 /* flock(2), exclusive. One that was killed a moment ago may hold it until the kernel has let go of its last operations: so ask for at most
  * wait_ms. 0, -EWOULDBLOCK, -errno. Blocks. */
