@@ -12,7 +12,6 @@ from .link import Link, LinkSpec
 from .targets import Ktarget
 
 LINK = LinkSpec("200 Mbit/s, 20 ms", 200, 20, 0)
-ROUNDS = 3 # waits are counted, and hardly differ from round to round; more with --long
 FILLER_PART, STREAM_PART = 0.6, 0.03
 
 
@@ -121,7 +120,7 @@ def run(bench):
         bench.say(f"   recorded: {os.path.getsize(history)} bytes, in a boot of {first['seconds']:.1f} s")
         variants = {"neither": off, "read-around": [], "history": [*off, "--prefetch", history], "both": ["--prefetch", history]}
         runs = rounds.take_turns(bench, {n: lambda o=o: round_of(bench, target.url, link.b, content, o) for n, o in variants.items()},
-                                bench.options.rounds if bench.options.long else min(bench.options.rounds, ROUNDS), warm_up=False)
+                                bench.options.rounds, warm_up=False, seldom=() if bench.options.long else ("read-around",))
     finally:
         if target:
             target.stop()

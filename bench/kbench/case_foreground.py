@@ -126,7 +126,7 @@ def run(bench):
             busy, idle = [x["busy"][p] for x in r], [x["idle"][p] for x in r]
             ret["ratios"].setdefault(p, {})[name] = stats.ratio(busy, idle)
             bench.say(f"   {name:16} {p[:3]} idle {stats.median(idle):8.0f} us, busy {stats.median(busy):8.0f} us"
-                      f"   copying at {stats.median([x['hydration_mib_s'] for x in r]):.0f} MiB/s")
+                      f"   copying at {stats.median([x['hydration_mib_s'] for x in r]):.0f} MiB/s while it is seen under way")
     return ret
 
 

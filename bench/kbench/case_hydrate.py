@@ -10,8 +10,8 @@ from .nbdmap import NbdMap
 from .procs import CpuWindow, peak_memory_bytes
 from .targets import Ktarget, Nbdkit, PortPrinter, Tgtd
 
-# No goal is about them; with --long they take part as often as the rest.
-SELDOM = ("qemu-img", "floor")
+# No goal is about it; with --long it takes part as often as the rest.
+SELDOM = ("qemu-img",)
 FLOORS = ("floor", "floor-holes", "floor-splice")
 MAP_CELLS, MAP_SECONDS = 1024, 3
 QEMU_CONVERT = ["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw"]
