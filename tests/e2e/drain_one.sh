@@ -19,6 +19,9 @@ drain_wait 120
 migration=$(migration_of one)
 proof "nothing of the workload is left on a" check_not_in_host a
 prove_moved one a b "$migration"
+# clone, agent, coordinator and receipt: each hands it on, and the workload has not written all that was there
+check_sums() { kedge receipt "$migration" --json | jq -er '.checksum_bytes | if . > 0 then "\(.) bytes" else error("none") end'; }
+proof "the receipt says that checksums were compared" check_sums
 
 check_events_in_order() {
 	kedge events --json | jq -rs 'map(.seq) | if . == (sort | unique) then "\(length) events" else error("not in order") end'

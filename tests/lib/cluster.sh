@@ -367,6 +367,11 @@ check_receipt() { # MIGRATION
 	holes=$(sed -n 's/.*"hole_bytes":\([0-9]*\).*/\1/p' <<<"$text")
 	size=$(sed -n 's/.*"size_bytes":\([0-9]*\).*/\1/p' <<<"$text")
 	written=$(sed -n 's/.*"written_bytes":\([0-9]*\).*/\1/p' <<<"$text")
+	# a receipt that leaves sums out would pass for one of bytes
+	[[ $sums =~ ^[0-9]+$ ]] || {
+		echo "it does not say how much was compared by checksums: $text"
+		return 1
+	}
 	if [ "$verified" -le 0 ] || [ "$sums" -gt "$verified" ] || [ $((verified + holes + written)) -lt "$size" ]; then
 		echo "$verified bytes verified, $holes agreed as holes and $written written, of $size"
 		return 1
