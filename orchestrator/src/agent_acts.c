@@ -245,11 +245,19 @@ static void report_finish(struct job *j)
 	const json_t *v = json_object_get(j->clone_status, "verify");
 	uint64_t written = number(j->clone_status, "written_bytes"), verified = number(v, "verified_bytes");
 
-	/* A clone of an earlier version that was served anew after it had become HYDRATED does not tell the figure of the comparison that
-	 * this state rests on: every block that is not written, holes too. */
-	if (strcmp(verify_state(j), "passed") != 0)
+	/* Served anew after it had become HYDRATED, and it does not tell the figures of the comparison that this state rests on. One of before there
+	 * was a choice for holes never did: every block that is not written, holes too, byte by byte. Else they are lost, and nobody makes them up. */
+	bool is_told = strcmp(verify_state(j), "passed") == 0;
+	if (!is_told && !json_object_get(v, "holes")) {
 		verified = j->d.vol.size_bytes - written;
+		is_told = true;
+	}
 	plane_clone_drop_secret(j->config, &j->d);
+	if (!is_told) {
+		j->result = json_pack("{s:i, s:I, s:I}", "mismatch_bytes", 0, "written_bytes", (json_int_t)written, "size_bytes",
+				      (json_int_t)j->d.vol.size_bytes);
+		return;
+	}
 	j->result = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "verified_bytes", (json_int_t)verified, "checksum_bytes",
 			      (json_int_t)number(v, "checksum_bytes"), "hole_bytes",
 			      (json_int_t)number(v, "hole_bytes"), "sampled_bytes", (json_int_t)number(v, "sampled_bytes"), "sample_seed",

@@ -280,17 +280,16 @@ static int verify_receipt(const json_t *receipt, const char *secret_file)
 	return 0;
 }
 
-static void print_receipt(const json_t *r)
+static void print_verified(const json_t *r)
 {
-	const json_t *source = json_object_get(r, "source");
-	char size[32], verified[32], sums[48] = "byte by byte", sampled[32], holes[32], written[32], downtime[32], left_out[32];
+	char verified[32], sums[48] = "byte by byte", sampled[32], holes[32], written[32];
 
-	printf("receipt    %s\n", view_text(r, "migration", "?"));
-	printf("volume     %s (%s), epoch %" PRIu64 "\n", view_text(r, "volume", "?"), view_text(r, "volume_uuid", "?"),
-	       view_u64(r, "epoch"));
-	printf("workload   %s\n", view_text(r, "workload", "-"));
-	printf("moved      from %s to %s, %s\n", view_text(r, "from", "?"), view_text(r, "to", "?"),
-	       kedge_size_format(view_u64(r, "size_bytes"), size, sizeof size));
+	kedge_size_format(view_u64(r, "written_bytes"), written, sizeof written);
+	if (!json_object_get(r, "verified_bytes")) {
+		printf("verified   against the source, %" PRIu64 " bytes differ; how much in which way is not told; %s written since the boot\n",
+		       view_u64(r, "mismatch_bytes"), written);
+		return;
+	}
 	if (view_u64(r, "checksum_bytes"))
 		kedge_size_format(view_u64(r, "checksum_bytes"), sums, sizeof sums);
 	/* "verified   1 GiB, 0.9 GiB of them by …, the rest byte by byte, against …", or "verified   1 GiB byte by byte against …" */
@@ -298,11 +297,25 @@ static void print_receipt(const json_t *r)
 	       kedge_size_format(view_u64(r, "verified_bytes"), verified, sizeof verified),
 	       view_u64(r, "checksum_bytes") ? ", " : " ", sums,
 	       view_u64(r, "checksum_bytes") ? " of them by 128-bit checksums made there, the rest byte by byte," : "", view_u64(r, "mismatch_bytes"),
-	       kedge_size_format(view_u64(r, "written_bytes"), written, sizeof written));
+	       written);
 	if (view_u64(r, "hole_bytes"))
 		printf("holes      %s by what the source says, not read there; %s of the above are samples of holes, seed %" PRIu64 "\n",
 		       kedge_size_format(view_u64(r, "hole_bytes"), holes, sizeof holes),
 		       kedge_size_format(view_u64(r, "sampled_bytes"), sampled, sizeof sampled), view_u64(r, "sample_seed"));
+}
+
+static void print_receipt(const json_t *r)
+{
+	const json_t *source = json_object_get(r, "source");
+	char size[32], downtime[32], left_out[32];
+
+	printf("receipt    %s\n", view_text(r, "migration", "?"));
+	printf("volume     %s (%s), epoch %" PRIu64 "\n", view_text(r, "volume", "?"), view_text(r, "volume_uuid", "?"),
+	       view_u64(r, "epoch"));
+	printf("workload   %s\n", view_text(r, "workload", "-"));
+	printf("moved      from %s to %s, %s\n", view_text(r, "from", "?"), view_text(r, "to", "?"),
+	       kedge_size_format(view_u64(r, "size_bytes"), size, sizeof size));
+	print_verified(r);
 	if (view_u64(r, "left_out_bytes"))
 		printf("left out   %s of free space, which came as zeroes\n",
 		       kedge_size_format(view_u64(r, "left_out_bytes"), left_out, sizeof left_out));

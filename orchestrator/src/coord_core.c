@@ -350,6 +350,11 @@ bool coord_core_downtime(const struct coord_migration *m, uint64_t *ret_ms)
 	return true;
 }
 
+bool coord_core_is_told(const struct coord_migration *m)
+{
+	return m->verified_bytes || m->hole_bytes || m->written_bytes >= m->size_bytes;
+}
+
 const char *coord_core_broken_invariant(const struct coord_migration *m)
 {
 	if ((unsigned)m->step >= COORD_NR_STEPS)

@@ -117,7 +117,7 @@ struct coord_migration {
 	char reason[KEDGE_ERR_MSG_MAX];
 	char portal[COORD_PORTAL_MAX]; /* from EXPORTED on */
 	uint64_t left_out_bytes;       /* free space that does not travel; likewise */
-	/* From DETACHED on. verified: read on both sides; checksum: of those, compared by the source's checksums; hole: agreed as holes by what the source says; sampled: how much of verified lies in holes. */
+	/* From DETACHED on. verified: read on both sides; checksum: of those, compared by the source's checksums; hole: agreed as holes by what the source says; sampled: how much of verified lies in holes. Not told: all 0 (coord_core_is_told). */
 	uint64_t verified_bytes, checksum_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
 	bool is_released;					/* the source copy is gone */
 	uint64_t hold_until_ms;					/* RETAINED */
@@ -164,6 +164,7 @@ struct coord_answer {
 	char portal[COORD_PORTAL_MAX];
 	uint64_t left_out_bytes;
 	uint64_t verified_bytes, checksum_bytes, hole_bytes, sampled_bytes, sample_seed, written_bytes, mismatch_bytes;
+	bool is_untold; /* FINISH: the clone has lost what was compared in which way */
 	bool is_released;
 };
 
@@ -183,6 +184,8 @@ bool coord_core_is_over(const struct coord_flow *f);
 const char *coord_core_state_name(const struct coord_flow *f);
 /* From the stop on the source to the start on the destination; false while that is not known. */
 bool coord_core_downtime(const struct coord_migration *m, uint64_t *ret_ms);
+/* From DETACHED on: whether the clone told what was compared in which way. What it tells is something, unless all was written. */
+bool coord_core_is_told(const struct coord_migration *m);
 /* NULL, or which invariant the record breaks. */
 const char *coord_core_broken_invariant(const struct coord_migration *m);
 

@@ -198,6 +198,11 @@ static void describe(const struct coord_migration *m, char *out, size_t out_max)
 		snprintf(out, out_max, "hydrated: every block is on %s, durably", m->to);
 		break;
 	case COORD_DETACHED:
+		if (!coord_core_is_told(m)) {
+			snprintf(out, out_max, "verified against the source, 0 differ; how much in which way is not told: the clone has lost it; %s written since the boot; the source session is closed",
+				 kedge_size_format(m->written_bytes, b, sizeof b));
+			break;
+		}
 		kedge_size_format(m->checksum_bytes, sums, sizeof sums);
 		kedge_size_format(m->hole_bytes, holes, sizeof holes);
 		snprintf(out, out_max, "%s verified against the source%s%s%s, 0 differ%s%s%s; %s written since the boot; the source session is closed",

@@ -201,10 +201,12 @@ static void read_done(const json_t *result, struct coord_answer *a)
 	a->sample_seed = number(result, "sample_seed");
 	a->written_bytes = number(result, "written_bytes");
 	a->mismatch_bytes = number(result, "mismatch_bytes");
+	a->is_untold = !json_object_get(result, "verified_bytes") && !json_object_get(result, "hole_bytes") &&
+		       json_object_get(result, "written_bytes");
 	a->is_released = json_is_true(json_object_get(result, "released"));
 }
 
-/* An EXPORT that names no portal, a FINISH that counts nothing: not what was agreed. */
+/* An EXPORT that names no portal, a FINISH that counts too little: not what was agreed. One that does not count, because that was lost, is. */
 static bool is_whole(enum agent_step step, const struct coord_answer *a)
 {
 	if (a->kind != COORD_ANSWER_DONE)
@@ -214,7 +216,7 @@ static bool is_whole(enum agent_step step, const struct coord_answer *a)
 	if (step == AGENT_CHECK)
 		return a->size_bytes && a->lbs_bytes;
 	if (step == AGENT_FINISH)
-		return a->verified_bytes + a->hole_bytes + a->written_bytes >= a->size_bytes && a->size_bytes;
+		return (a->is_untold || a->verified_bytes + a->hole_bytes + a->written_bytes >= a->size_bytes) && a->size_bytes;
 	return true;
 }
 

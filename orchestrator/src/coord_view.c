@@ -152,17 +152,19 @@ char *receipt_text(const struct run *r)
 
 	kedge_uuid_format(&m->id, id);
 	kedge_uuid_format(&m->volume_uuid, uuid);
-	out = json_pack("{s:i, s:s, s:s, s:s, s:s?, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:{s:s, s:b}}", "v", 1, "migration", id,
+	out = json_pack("{s:i, s:s, s:s, s:s, s:s?, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:{s:s, s:b}}", "v", 1, "migration", id,
 			"volume", m->volume, "volume_uuid", uuid, "workload", m->workload[0] ? m->workload : NULL, "from", m->from, "to",
-			m->to, "epoch", (json_int_t)m->epoch, "size_bytes", (json_int_t)m->size_bytes, "verified_bytes",
-			(json_int_t)m->verified_bytes, "written_bytes", (json_int_t)m->written_bytes, "mismatch_bytes",
+			m->to, "epoch", (json_int_t)m->epoch, "size_bytes", (json_int_t)m->size_bytes, "written_bytes", (json_int_t)m->written_bytes, "mismatch_bytes",
 			(json_int_t)m->mismatch_bytes, "left_out_bytes", (json_int_t)m->left_out_bytes, "downtime_ms",
 			coord_core_downtime(m, &downtime_ms) ? json_integer((json_int_t)downtime_ms) : json_null(), "steps",
 			times_json(m), "source", "policy", m->is_release_delete ? "delete" : "keep", "released", m->is_released);
-	json_object_set_new(out, "checksum_bytes", json_integer((json_int_t)m->checksum_bytes));
-	json_object_set_new(out, "hole_bytes", json_integer((json_int_t)m->hole_bytes));
-	json_object_set_new(out, "sampled_bytes", json_integer((json_int_t)m->sampled_bytes));
-	json_object_set_new(out, "sample_seed", json_integer((json_int_t)m->sample_seed));
+	if (coord_core_is_told(m)) {
+		json_object_set_new(out, "verified_bytes", json_integer((json_int_t)m->verified_bytes));
+		json_object_set_new(out, "checksum_bytes", json_integer((json_int_t)m->checksum_bytes));
+		json_object_set_new(out, "hole_bytes", json_integer((json_int_t)m->hole_bytes));
+		json_object_set_new(out, "sampled_bytes", json_integer((json_int_t)m->sampled_bytes));
+		json_object_set_new(out, "sample_seed", json_integer((json_int_t)m->sample_seed));
+	}
 	text = out ? json_dumps(out, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 	if (text) {
 		http_auth_mac(r->s->config->secret, r->s->config->secret_bytes, text, strlen(text), mac);

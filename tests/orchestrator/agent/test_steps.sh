@@ -275,4 +275,29 @@ for n in 1 2 3 4; do
 	cmp <(dd if="$(volume_field b v5 device)" bs=4096 count=1 skip=$((1024 + n)) iflag=direct status=none) \
 		<(yes "host b epoch $e start $n" | head -c 4096) || die "block $n was lost"
 done
+
+echo "# figures of the comparison that are lost are not made up"
+prepare v6
+M=$(new_uuid)
+step_done a v6 "$U" "$M" 1 CHECK
+reserve v6 "$U" "$M" 1
+step_done a v6 "$U" "$M" 1 STOP
+step_done a v6 "$U" "$M" 1 FENCE '{"to":"b"}'
+export_it v6 "$U" "$M" 1
+attach v6 "$U" "$M" 1
+step_done a v6 "$U" "$M" 1 INTENT
+step_done b v6 "$U" "$M" 1 BOOT '{"start":true}'
+wait_until "it wrote at b" test -e "$T/b/state/work/w-v6/wrote-1"
+is_hydrated v6 "$U" "$M" 1
+of_v6() { "$BIN_DIR/kclone" status --control "$T/b/run/vol/v6/ctl.sock" --json | jq -e "$1" >/dev/null; }
+"$BIN_DIR/kclone" verify --control "$T/b/run/vol/v6/ctl.sock"
+wait_until "compared" of_v6 '.verify.state == "passed"'
+"$BIN_DIR/kclone" finish --control "$T/b/run/vol/v6/ctl.sock"
+rm "$T"/b/state/clones/v6.*.meta.compared
+old=$(clone_pid v6)
+kill -9 -- "-$old"
+wait_until "served anew" of_v6 ".state == \"hydrated\" and .holder_pid != $old and .verify.state == \"idle\""
+step_done b v6 "$U" "$M" 1 FINISH
+jq -e --argjson s $SIZE '.result | .size_bytes == $s and .written_bytes >= 4096 and .mismatch_bytes == 0 and
+	(has("verified_bytes") or has("checksum_bytes") or has("hole_bytes") | not)' <<<"$STEP_BODY" >/dev/null || die "FINISH: $STEP_BODY"
 echo "ok"

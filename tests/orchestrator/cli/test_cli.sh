@@ -391,6 +391,10 @@ answer GET_v1_receipts_m1 200 "${sums%\}},\"mac\":\"$(printf '%s' "$sums" | open
 run 0 receipt m1 --verify "$dir/secret"
 run 0 receipt d1
 out_has "verified   4.00 KiB, 3.00 KiB of them by 128-bit checksums made there, the rest byte by byte, against the source"
+answer GET_v1_receipts_m1 200 '{"downtime_ms":812,"migration":"m1","mismatch_bytes":0,"source":{"policy":"delete","released":true},"v":1,"written_bytes":4096}'
+run 0 receipt d1
+out_has "verified   against the source, 0 bytes differ; how much in which way is not told; 4.00 KiB written"
+out_has "downtime   812 ms"
 answer GET_v1_receipts_m1 200 "${bare/4096\}/8192,\"mac\":\"$mac\"\}}"
 run 9 receipt m1 --verify "$dir/secret"
 err_has "does not verify"
