@@ -18,6 +18,7 @@ void kcopy_verify_begin(struct kcopy_hydrator *h)
 	h->cursor_bytes = 0;
 	h->verified_bytes = h->mismatch_bytes = h->agreed_bytes = h->sampled_bytes = h->checksum_bytes = 0;
 	h->first_mismatch_bytes = UINT64_MAX;
+	h->has_no_sums = false;
 	if (!h->claims->ops->audit_next || !h->claims->ops->audit_read)
 		kcopy_hydrator_fail(h, -ENOTSUP, NULL, "comparing");
 	kcopy_verify_next_begin(h);
@@ -129,6 +130,8 @@ static void source_cb(struct kedge_source_io *io, int res)
 
 	c->is_reading = false;
 	c->source_res = res;
+	if (c->check == KCOPY_CHECK_SUM && res == -EOPNOTSUPP)
+		c->h->has_no_sums = true; /* asked of each range, each would be read twice here */
 	if (res != 0 && res != -ECANCELED && io->err.code != 0)
 		c->h->last_err = io->err;
 	side_done(c);

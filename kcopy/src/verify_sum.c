@@ -38,7 +38,7 @@ bool kcopy_data_parse(const char *text, enum kcopy_data *ret_data)
 
 bool kcopy_verify_can_sum(const struct kcopy_hydrator *h)
 {
-	return h->data == KCOPY_DATA_BY_CHECKSUM && h->src->ops->sums;
+	return h->data == KCOPY_DATA_BY_CHECKSUM && h->src->ops->sums && !h->has_no_sums;
 }
 
 void kcopy_verify_sum_ask(struct kcopy_copy *c, kedge_source_fn fn)
