@@ -75,3 +75,12 @@ void kcopy_bucket_take(struct kcopy_bucket *b, uint64_t nr_bytes)
 	if (b->rate_bps != 0)
 		b->level_bytes -= (int64_t)nr_bytes;
 }
+
+void kcopy_bucket_give(struct kcopy_bucket *b, uint64_t nr_bytes)
+{
+	if (b->rate_bps == 0)
+		return;
+	b->level_bytes += (int64_t)nr_bytes;
+	if (b->level_bytes > size_bytes(b))
+		b->level_bytes = size_bytes(b);
+}

@@ -33,5 +33,7 @@ void kcopy_bucket_set_rate(struct kcopy_bucket *b, uint64_t rate_bps, uint64_t n
 uint64_t kcopy_bucket_wait_ms(struct kcopy_bucket *b, uint64_t now_ns);
 /* Let nr_bytes out. Call only when kcopy_bucket_wait_ms said 0. */
 void kcopy_bucket_take(struct kcopy_bucket *b, uint64_t nr_bytes);
+/* Of what was taken nr_bytes were not let out. */
+void kcopy_bucket_give(struct kcopy_bucket *b, uint64_t nr_bytes);
 
 #endif

@@ -25,6 +25,7 @@ enum kcopy_check {
 	KCOPY_CHECK_BOTH,   /* both sides are read */
 	KCOPY_CHECK_SAMPLE, /* likewise, of a hole */
 	KCOPY_CHECK_SUM,    /* both sides are read, of the source a checksum travels */
+	KCOPY_CHECK_SOURCE, /* that said nothing: own_buf is read already, the source's bytes are to come */
 	KCOPY_CHECK_OWN,    /* a hole: the destination alone is read */
 	KCOPY_CHECK_WAIT,   /* the source has been asked where its holes are */
 	KCOPY_CHECK_END,

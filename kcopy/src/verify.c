@@ -77,7 +77,10 @@ static void compare_sums(struct kcopy_copy *c)
 		kcopy_meter_add(&c->h->meter, c->nr_bytes, kedge_loop_now_ns(c->h->loop));
 		return;
 	}
-	c->check = KCOPY_CHECK_BOTH;
+	if (c->source_res == -EOPNOTSUPP)
+		kcopy_bucket_give(&c->h->bucket, c->nr_bytes); /* it has read nothing */
+	/* What own_buf differs in is a difference, or had been written by the workload by the time it was read: the record of that stays. */
+	c->check = KCOPY_CHECK_SOURCE;
 	c->must_repeat = true;
 }
 
@@ -150,12 +153,13 @@ static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
 	c->must_repeat = false;
 	c->own_res = c->source_res = 0;
 	kcopy_copy_begun(c, c->nr_bytes);
-	c->nr_pending = c->check == KCOPY_CHECK_OWN ? 1 : 2;
+	c->nr_pending = c->check == KCOPY_CHECK_OWN || c->check == KCOPY_CHECK_SOURCE ? 1 : 2;
 	if (c->check == KCOPY_CHECK_SUM)
 		kcopy_verify_sum_ask(c, source_cb);
 	else if (c->check != KCOPY_CHECK_OWN)
 		kcopy_copy_read(c, source_cb);
-	h->claims->ops->audit_read(h->claims, c->start_bytes, c->nr_bytes, c->own_buf, own_cb, c);
+	if (c->check != KCOPY_CHECK_SOURCE)
+		h->claims->ops->audit_read(h->claims, c->start_bytes, c->nr_bytes, c->own_buf, own_cb, c);
 }
 
 /* False: there is nothing to begin with now. */

@@ -124,6 +124,21 @@ static void test_bucket_keeps_the_mean_rate(void **state)
 	}
 }
 
+static void test_bucket_takes_back_what_was_not_let_out(void **state)
+{
+	struct kcopy_bucket b;
+
+	kcopy_bucket_init(&b, MIB, 5);
+	kcopy_bucket_take(&b, MIB);
+	assert_true(kcopy_bucket_wait_ms(&b, 5) > 0);
+	kcopy_bucket_give(&b, MIB);
+	assert_int_equal(kcopy_bucket_wait_ms(&b, 5), 0);
+	/* never more than it holds */
+	kcopy_bucket_give(&b, 100 * MIB);
+	kcopy_bucket_take(&b, MIB / 4);
+	assert_true(kcopy_bucket_wait_ms(&b, 5) > 0);
+}
+
 static void test_bucket_without_limit_never_waits(void **state)
 {
 	struct kcopy_bucket b;
@@ -401,6 +416,7 @@ int main(void)
 		cmocka_unit_test(test_url_refuses_what_is_wrong),
 		cmocka_unit_test(test_timeouts_parse),
 		cmocka_unit_test(test_bucket_keeps_the_mean_rate),
+		cmocka_unit_test(test_bucket_takes_back_what_was_not_let_out),
 		cmocka_unit_test(test_bucket_without_limit_never_waits),
 		cmocka_unit_test(test_meter_averages_two_minutes),
 		cmocka_unit_test(test_backoff_doubles_up_to_its_limit),
