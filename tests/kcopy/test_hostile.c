@@ -138,6 +138,7 @@ static enum lie lie;
 
 #define READ_BYTES 65536u
 #define SEGMENT_BYTES 8192u
+#define SUMS_BYTES (2 * KEDGE_TRANSIT_EXTENT_MAX_BYTES + 512) /* three of them */
 
 static uint8_t disk_byte(uint32_t at)
 {
@@ -266,7 +267,7 @@ static void send_extent(int fd, const uint8_t request[48], uint32_t stat_sn)
 {
 	uint64_t lba = kedge_get_be64(request + 34);
 	uint32_t n = kedge_get_be32(request + 42) * 512, room = kedge_get_be32(request + 20);
-	static uint8_t data[KEDGE_TRANSIT_HEAD_BYTES + READ_BYTES], scratch[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
+	static uint8_t data[KEDGE_TRANSIT_HEAD_BYTES + KEDGE_TRANSIT_EXTENT_MAX_BYTES], scratch[KEDGE_TRANSIT_EXTENT_MAX_BYTES];
 	struct kedge_transit_coder *coder = kedge_transit_coder_create();
 	uint8_t *payload = data + KEDGE_TRANSIT_HEAD_BYTES;
 	struct kedge_transit_head h;
@@ -488,7 +489,7 @@ static void test_source_keeps_trying_where_nobody_answers_sensibly(void **state)
 static int read_over(enum gap g, enum lie e, uint64_t start_bytes, uint32_t nr_bytes)
 {
 	gap = g;
-	disk_bytes = 1 << 20;
+	disk_bytes = 2 << 20;
 	lie = e;
 	struct child c = start_target(target_leaves_gaps);
 	struct kedge_loop *l;
@@ -520,8 +521,10 @@ static int read_over(enum gap g, enum lie e, uint64_t start_bytes, uint32_t nr_b
 		uint8_t *data = malloc(nr_bytes), sum[KEDGE_TRANSIT_SUM_BYTES];
 		for (uint32_t i = 0; i < nr_bytes; i++)
 			data[i] = disk_byte((uint32_t)start_bytes + i);
-		kedge_transit_sum(data, start_bytes, nr_bytes, sum);
-		assert_memory_equal(buf, sum, sizeof sum);
+		for (uint32_t at = 0, nr = 0; at < nr_bytes; at += KEDGE_TRANSIT_EXTENT_MAX_BYTES, nr++) {
+			kedge_transit_sum(data + at, start_bytes + at, (uint32_t)kedge_min_u64(nr_bytes - at, KEDGE_TRANSIT_EXTENT_MAX_BYTES), sum);
+			assert_memory_equal(buf + nr * sizeof sum, sum, sizeof sum);
+		}
 		free(data);
 	}
 	src->ops->close(src, closed_cb, &is_closed);
@@ -569,6 +572,7 @@ static void test_source_takes_no_sum_that_is_not_what_was_asked_for(void **state
 	assert_int_equal(read_over(GAP_NONE, LIE_REFUSED, 0, READ_BYTES), -EOPNOTSUPP);
 	assert_int_equal(read_over(GAP_NONE, LIE_NONE, 0, READ_BYTES), 0);
 	assert_int_equal(read_over(GAP_NONE, LIE_NONE, 4096, 512), 0);
+	assert_int_equal(read_over(GAP_NONE, LIE_NONE, 4096, SUMS_BYTES), 0);
 	for (enum lie e = LIE_OTHER_PLACE; e < NR_LIES; e++)
 		assert_int_equal(read_over(GAP_NONE, e, 0, READ_BYTES), KEDGE_E_SOURCE_DAMAGED);
 	is_for_sums = false;

@@ -414,15 +414,20 @@ static void set_up_sums(enum sums sums)
 	}
 }
 
-static int compare_by_sums(enum kcopy_holes holes, struct kcopy_status *ret_status)
+static int compare_by_sums_of(uint32_t copy_bytes, enum kcopy_holes holes, struct kcopy_status *ret_status)
 {
-	struct kcopy_hydrator_opts o = { .holes = holes, .data = KCOPY_DATA_BY_CHECKSUM };
+	struct kcopy_hydrator_opts o = { .copy_bytes = copy_bytes, .holes = holes, .data = KCOPY_DATA_BY_CHECKSUM };
 	struct kcopy_hydrator *h;
 
 	assert_int_equal(kcopy_hydrator_create(sim.loop, &sim.src, &sim.claims, &o, &h, NULL), 0);
 	int res = compare(h, ret_status);
 	kcopy_hydrator_destroy(h);
 	return res;
+}
+
+static int compare_by_sums(enum kcopy_holes holes, struct kcopy_status *ret_status)
+{
+	return compare_by_sums_of(0, holes, ret_status);
 }
 
 static void test_verify_by_sums_reads_nothing_but_samples_at_the_source(void **state)
@@ -440,6 +445,22 @@ static void test_verify_by_sums_reads_nothing_but_samples_at_the_source(void **s
 	assert_int_equal(compare_by_sums(KCOPY_HOLES_READ, &st), 0);
 	assert_int_equal(st.checksum_bytes, sim.size_bytes);
 	assert_int_equal(sim.read_bytes, 0);
+	tear_down();
+}
+
+static void test_verify_by_sums_takes_copies_of_several(void **state)
+{
+	struct kcopy_status st;
+
+	set_up_sums(SUMS_GOOD);
+	assert_int_equal(compare_by_sums_of(2 << 20, KCOPY_HOLES_READ, &st), 0);
+	assert_int_equal(sim.nr_sums, 32);
+	assert_int_equal(st.checksum_bytes, sim.size_bytes);
+	assert_int_equal(sim.read_bytes, 0);
+	sim.flipped_bytes = (7 << 20) + 77; /* the third sum of its copy */
+	assert_int_equal(compare_by_sums_of(2 << 20, KCOPY_HOLES_READ, &st), KEDGE_E_VERIFY);
+	assert_int_equal(st.mismatch_bytes, B);
+	assert_int_equal(sim.read_bytes, 2 << 20);
 	tear_down();
 }
 
@@ -530,6 +551,7 @@ int main(void)
 		cmocka_unit_test(test_verify_finds_what_the_destination_has_in_a_hole),
 		cmocka_unit_test(test_verify_asks_anew),
 		cmocka_unit_test(test_verify_by_sums_reads_nothing_but_samples_at_the_source),
+		cmocka_unit_test(test_verify_by_sums_takes_copies_of_several),
 		cmocka_unit_test(test_verify_by_bytes_asks_for_no_sums),
 		cmocka_unit_test(test_verify_goes_back_to_bytes),
 		cmocka_unit_test(test_verify_by_sums_finds_the_very_block),
