@@ -111,7 +111,7 @@ struct kcopy_hydrator {
 	/* comparison */
 	enum kcopy_holes holes;
 	enum kcopy_data data;
-	bool has_no_sums; /* the source has said so, in this comparison */
+	bool has_no_sums; /* none that can be used, as this comparison has found */
 	uint64_t seed_given, seed, nr_samples;
 	struct kcopy_piece piece;
 	uint64_t own_hole_start_bytes, own_hole_end_bytes; /* the destination reads as zeroes there */

@@ -133,9 +133,12 @@ static void source_cb(struct kedge_source_io *io, int res)
 
 	c->is_reading = false;
 	c->source_res = res;
-	if (c->check == KCOPY_CHECK_SUM && res == -EOPNOTSUPP)
-		c->h->has_no_sums = true; /* asked of each range, each would be read twice here */
-	if (res != 0 && res != -ECANCELED && io->err.code != 0)
+	/* asked of each range, each would cost a round trip for nothing, or all the tries there are */
+	if (c->check == KCOPY_CHECK_SUM && (res == -EOPNOTSUPP || res == KEDGE_E_SOURCE_DAMAGED))
+		c->h->has_no_sums = true;
+	/* of a sum that cannot be had the bytes are yet to say whether anything is wrong */
+	bool is_final = c->check != KCOPY_CHECK_SUM || is_away(c);
+	if (res != 0 && res != -ECANCELED && io->err.code != 0 && is_final)
 		c->h->last_err = io->err;
 	side_done(c);
 }

@@ -135,6 +135,8 @@ static void sim_sums(struct kedge_source *s, struct kedge_source_io *io)
 		return;
 	}
 	if (sim.sums == SUMS_NOT_NOW || sim.sums == SUMS_DAMAGED) {
+		if (sim.sums == SUMS_DAMAGED)
+			kedge_err_set(&io->err, KEDGE_E_SOURCE_DAMAGED, KEDGE_SIDE_SOURCE, "damaged");
 		answer_later((struct later){ .io = io, .res = sim.sums == SUMS_NOT_NOW ? -EOPNOTSUPP : KEDGE_E_SOURCE_DAMAGED });
 		return;
 	}
@@ -483,13 +485,14 @@ static void test_verify_goes_back_to_bytes(void **state)
 	for (enum sums sums = SUMS_WRONG; sums <= SUMS_DAMAGED; sums++) {
 		struct kcopy_status st;
 		set_up_sums(sums);
-		sim.nr_away = 5;
+		sim.nr_away = sums == SUMS_WRONG ? 5 : 0;
 		assert_int_equal(compare_by_sums(KCOPY_HOLES_READ, &st), 0);
 		assert_int_equal(st.verified_bytes, sim.size_bytes);
 		assert_int_equal(st.checksum_bytes, 0);
 		assert_int_equal(sim.read_bytes, sim.size_bytes);
 		assert_int_equal(sim.own_bytes, sim.size_bytes);
-		if (sums == SUMS_NOT_NOW) /* believed but for what was in flight */
+		assert_int_equal(st.last_err.code, 0); /* they agree */
+		if (sums != SUMS_WRONG) /* believed but for what was in flight */
 			assert_in_range(sim.nr_sums, 1, KCOPY_INFLIGHT);
 		tear_down();
 	}
