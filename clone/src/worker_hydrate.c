@@ -104,7 +104,7 @@ void worker_hydrate(struct worker *w)
 	if (w->e->ops->steer)
 		return; /* by itself, told at each tick */
 	if (w->is_hydrating || w->is_stopping || s.state != UCLONE_LIVE || !w->source || w->is_source_closing ||
-	    w->verify == VERIFY_RUNNING)
+	    w->verify == VERIFY_RUNNING || w->is_finishing)
 		return;
 	worker_retire_hydrator(w);
 	if (kcopy_hydrator_create(w->loop, w->source, w->e->ops->claims(w->e), &o, &w->hydrator, &err) < 0) {
@@ -179,6 +179,8 @@ int worker_verify(struct worker *w, struct kedge_err *err)
 	w->e->ops->status(w->e, &s);
 	if (w->verify == VERIFY_RUNNING || worker_is_compared(w))
 		return 0;
+	if (w->is_finishing) /* by the comparison that has passed; the hydrator and the source go at its end */
+		return kedge_err_set(err, -EBUSY, KEDGE_SIDE_CONTROL, "finish is under way");
 	if (s.state != UCLONE_LIVE || !w->source || w->is_source_closing)
 		return kedge_err_set(err, KEDGE_E_STATE, KEDGE_SIDE_CONTROL, "there is no source to compare with");
 	if (s.here_bytes != s.size_bytes)
