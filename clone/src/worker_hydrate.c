@@ -209,6 +209,8 @@ int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *er
 	const json_t *holes = json_object_get(args, "holes"), *data = json_object_get(args, "data");
 	enum kcopy_holes wanted = KCOPY_HOLES_READ; /* who knows of no choice means everything */
 	enum kcopy_data wanted_data = KCOPY_DATA_BYTES;
+	const enum kcopy_holes holes_before = w->holes;
+	const enum kcopy_data data_before = w->data;
 	bool is_first = w->verify != VERIFY_RUNNING && !w->is_verify_wanted;
 
 	if (holes && (!json_is_string(holes) || !kcopy_holes_parse(json_string_value(holes), &wanted)))
@@ -220,7 +222,12 @@ int worker_ask_verify(struct worker *w, const json_t *args, struct kedge_err *er
 		w->holes = wanted;
 	if (wanted_data == KCOPY_DATA_BYTES || is_first)
 		w->data = wanted_data;
-	return worker_verify(w, err);
+	int r = worker_verify(w, err);
+	if (r < 0) { /* nobody waits for it: what has passed is enough, as status says */
+		w->holes = holes_before;
+		w->data = data_before;
+	}
+	return r;
 }
 
 void worker_set_paused(struct worker *w, bool is_paused)

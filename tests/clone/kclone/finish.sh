@@ -3,7 +3,7 @@
 # What HYDRATED rests on: a comparison asked for while finish is under way does not disturb it. usage: finish.sh KCLONE KTARGET
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
-need jq python3
+need jq python3 prlimit
 kclone=$1 ktarget=$2 bytes=$((16 << 20))
 head -c $((8 << 20)) /dev/urandom >"$work/source"
 truncate -s "$bytes" "$work/source" "$work/dest"
@@ -54,4 +54,20 @@ sed -n 2p "$work/answers" | grep -q "finish is under way" || die "verify: $(cat 
 [ "$(field '"\(.state) \(.workers)"')" = "hydrated $workers" ] || die "$(field '.state, .workers')"
 [ "$(cat "$work/meta.compared")" = "$compared" ] || die "$(cat "$work/meta.compared") is not $compared"
 stop_serve
+
+echo "# bytes that could not be asked for are not asked for: a finish that fails is not told to compare first"
+truncate -s 0 "$work/dest"
+truncate -s "$bytes" "$work/dest"
+trap '' XFSZ # inherited
+fresh
+trap - XFSZ
+prlimit --fsize=0 --pid "$(field .worker_pid)" # the metadata cannot be written
+together "$(field .worker_pid)" '{"v":1,"cmd":"finish","args":{}}' '{"v":1,"cmd":"verify","args":{"holes":"read","data":"bytes"}}' >"$work/answers"
+sed -n 1p "$work/answers" | grep -q "cannot write the superblock" || die "finish: $(cat "$work/answers")"
+sed -n 2p "$work/answers" | grep -q "finish is under way" || die "verify: $(cat "$work/answers")"
+is_passed || die "$(field .verify)"
+"$kclone" finish --control "$work/control" 2>"$work/err" && die "it finished"
+grep -q "superblock" "$work/err" || die "finish: $(cat "$work/err")"
+ask stop
+wait "$serve_pid" || true
 echo "ok: finish"
