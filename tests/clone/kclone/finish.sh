@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# What HYDRATED rests on: a comparison asked for while finish is under way does not disturb it. usage: finish.sh KCLONE KTARGET
+# What HYDRATED rests on: a comparison asked for while finish is under way does not disturb it, and a later
+# worker knows it. usage: finish.sh KCLONE KTARGET
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 need jq python3 prlimit
@@ -53,6 +54,13 @@ together "$(field .worker_pid)" '{"v":1,"cmd":"finish","args":{}}' '{"v":1,"cmd"
 sed -n 2p "$work/answers" | grep -q "finish is under way" || die "verify: $(cat "$work/answers")"
 [ "$(field '"\(.state) \(.workers)"')" = "hydrated $workers" ] || die "$(field '.state, .workers')"
 [ "$(cat "$work/meta.compared")" = "$compared" ] || die "$(cat "$work/meta.compared") is not $compared"
+
+echo "# a later worker knows that it was by checksums"
+compared=$(field '.verify | del(.error)')
+stop_serve
+serve
+[ "$(field '.verify | "\(.state) \(.data) \(.checksum_bytes)"')" = "passed checksum $((8 << 20))" ] || die "$(field .verify)"
+[ "$(field '.verify | del(.error)')" = "$compared" ] || die "$(field .verify) is not $compared"
 stop_serve
 
 echo "# bytes that could not be asked for are not asked for: a finish that fails is not told to compare first"
