@@ -167,7 +167,8 @@ static void verified_cb(void *arg, int res, const struct kedge_err *err)
 bool worker_is_compared(const struct worker *w)
 {
 	return w->verify == VERIFY_PASSED && (w->holes != KCOPY_HOLES_READ || w->compared.holes == KCOPY_HOLES_READ) &&
-	       (w->data != KCOPY_DATA_BYTES || w->compared.data == KCOPY_DATA_BYTES);
+	       (w->data != KCOPY_DATA_BYTES || w->compared.data == KCOPY_DATA_BYTES ||
+		w->compared.checksum_bytes == 0 /* the source makes none: it was by bytes */);
 }
 
 int worker_verify(struct worker *w, struct kedge_err *err)
