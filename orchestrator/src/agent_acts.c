@@ -265,14 +265,16 @@ static void report_finish(struct job *j)
 			      (json_int_t)written, "size_bytes", (json_int_t)j->d.vol.size_bytes);
 }
 
-/* By what the source says of its holes while this agent is to have them read, or by checksums while it is to have the bytes compared. */
+/* By what the source says of its holes while this agent is to have them read, or by checksums while it is to have the bytes compared. One
+ * that has passed with no bytes by checksums was by bytes: the source makes none. */
 static bool is_compared_by_less(struct job *j)
 {
 	const json_t *v = json_object_get(j->clone_status, "verify");
 	const char *holes = json_string_value(json_object_get(v, "holes")), *data = json_string_value(json_object_get(v, "data"));
+	bool is_by_bytes = !data || strcmp(data, "bytes") == 0 || (strcmp(verify_state(j), "passed") == 0 && number(v, "checksum_bytes") == 0);
 
 	return (j->config->is_verify_holes_read && holes && strcmp(holes, "read") != 0) ||
-	       (j->config->is_verify_data_bytes && data && strcmp(data, "bytes") != 0);
+	       (j->config->is_verify_data_bytes && !is_by_bytes);
 }
 
 static bool has_passed(struct job *j)

@@ -72,7 +72,7 @@ static int drop_files(struct tgt_free_volume *v, int *out)
 	return 0;
 }
 
-static int drop_rights(unsigned limit_ms)
+static int drop_rights(pid_t parent, unsigned limit_ms)
 {
 	const rlim_t cpu_s = (limit_ms + 999) / 1000;
 	const struct rlimit none = {0, 0}, cpu = {cpu_s, cpu_s}, data = {READER_DATA_BYTES, READER_DATA_BYTES};
@@ -82,16 +82,19 @@ static int drop_rights(unsigned limit_ms)
 	/* now: with the old identity the kernel forgets a signal asked for earlier */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
+	if (getppid() != parent) /* it died before it was asked for */
+		_exit(1);
 	if (setrlimit(RLIMIT_FSIZE, &none) < 0 || setrlimit(RLIMIT_NPROC, &none) < 0 || setrlimit(RLIMIT_CPU, &cpu) < 0 ||
 	    (HAS_DATA_LIMIT && setrlimit(RLIMIT_DATA, &data) < 0))
 		return -errno;
 	return 0;
 }
 
-static int read_map(const struct tgt_free_volume *v, unsigned limit_ms, struct answer *a, struct tgt_ranges *ret_free, struct kedge_err *err)
+static int read_map(const struct tgt_free_volume *v, pid_t parent, unsigned limit_ms, struct answer *a, struct tgt_ranges *ret_free,
+		    struct kedge_err *err)
 {
 	enum tgt_free_kind kind;
-	int r = drop_rights(limit_ms);
+	int r = drop_rights(parent, limit_ms);
 
 	if (r < 0)
 		return kedge_err_set(err, r, KEDGE_SIDE_SOURCE, "the reader keeps its rights: %s", strerror(-r));
@@ -116,7 +119,7 @@ static bool write_all(int fd, const void *buf, size_t nr_bytes)
 	return true;
 }
 
-static _Noreturn void be_reader(struct tgt_free_volume v, int out, unsigned limit_ms)
+static _Noreturn void be_reader(struct tgt_free_volume v, int out, pid_t parent, unsigned limit_ms)
 {
 	struct tgt_ranges ranges = {0};
 	struct kedge_err err = {0};
@@ -126,7 +129,7 @@ static _Noreturn void be_reader(struct tgt_free_volume v, int out, unsigned limi
 	setsid(); /* who ends our session waits for all of it, and the disk may not let this one go */
 	r = drop_files(&v, &out);
 	a.code = r < 0 ? kedge_err_set(&err, r, KEDGE_SIDE_SOURCE, "the reader keeps its files: %s", strerror(-r))
-		       : read_map(&v, limit_ms, &a, &ranges, &err);
+		       : read_map(&v, parent, limit_ms, &a, &ranges, &err);
 	a.nr_ranges = a.code == 0 ? (uint32_t)ranges.nr : 0;
 	memcpy(a.why, err.msg, sizeof a.why);
 	_exit(write_all(out, &a, sizeof a) && write_all(out, ranges.r, a.nr_ranges * sizeof *ranges.r) ? 0 : 1);
@@ -221,6 +224,7 @@ int tgt_freemap_read(int fd, const char *path, uint64_t size_bytes, unsigned lim
 {
 	const struct tgt_free_volume v = {fd, size_bytes};
 	struct tgt_freemap m = {0};
+	const pid_t parent = getpid();
 	int pipes[2], r;
 	pid_t pid;
 
@@ -230,7 +234,7 @@ int tgt_freemap_read(int fd, const char *path, uint64_t size_bytes, unsigned lim
 		return kedge_err_set(err, -errno, KEDGE_SIDE_SOURCE, "no pipe: %s", strerror(errno));
 	pid = fork();
 	if (pid == 0)
-		be_reader(v, pipes[1], limit_ms);
+		be_reader(v, pipes[1], parent, limit_ms);
 	kedge_close(pipes[1]);
 	r = pid < 0 ? kedge_err_set(err, -EAGAIN, KEDGE_SIDE_SOURCE, "no process for the reader")
 		    : take_answer(pipes[0], size_bytes, limit_ms, &m, err);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -285,11 +286,63 @@ static void test_the_reader_has_its_volume_and_its_answer_only(void **state)
 	close(out[0]);
 }
 
+/* A process that reads a map, stopped by us where it forks; its reader, which has not run yet. */
+static pid_t fork_asker(pid_t *ret_reader)
+{
+	struct kedge_err err;
+	struct tgt_freemap m = {0};
+	unsigned long reader = 0;
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+			_exit(1);
+		raise(SIGSTOP);
+		tgt_freemap_read(open(disk.path, O_RDONLY | O_CLOEXEC), NULL, VOLUME_BYTES, LIMIT_MS, &m, &err);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSTOPPED(status));
+	assert_int_equal(ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACEFORK | PTRACE_O_EXITKILL), 0);
+	assert_int_equal(ptrace(PTRACE_CONT, pid, NULL, NULL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status >> 8, SIGTRAP | PTRACE_EVENT_FORK << 8);
+	assert_int_equal(ptrace(PTRACE_GETEVENTMSG, pid, NULL, &reader), 0);
+	assert_int_equal(waitpid((pid_t)reader, &status, __WALL), (pid_t)reader);
+	assert_true(WIFSTOPPED(status));
+	*ret_reader = (pid_t)reader;
+	return pid;
+}
+
+static void test_a_reader_whose_parent_died_first_reads_nothing(void **state)
+{
+	struct timespec nap = {.tv_nsec = 10000000};
+	pid_t reader, asker = fork_asker(&reader), r = 0;
+	bool has_read = false;
+	int status = 0;
+
+	assert_int_equal(kill(asker, SIGKILL), 0);
+	assert_int_equal(waitpid(asker, &status, 0), asker);
+	assert_int_equal(ptrace(PTRACE_CONT, reader, NULL, NULL), 0);
+	for (int i = 0; i < WAIT_S * 100 && r == 0 && !has_read; i++) {
+		r = waitpid(reader, &status, WNOHANG | __WALL);
+		pthread_mutex_lock(&disk.lock);
+		has_read = disk.reader != 0;
+		pthread_mutex_unlock(&disk.lock);
+		nanosleep(&nap, NULL);
+	}
+	assert_false(has_read);
+	assert_int_equal(r, reader);
+	assert_true(WIFEXITED(status));
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_nobody_waits_for_a_reader_that_hangs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_reader_has_its_volume_and_its_answer_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_reader_whose_parent_died_first_reads_nothing, setup, teardown),
 	};
 
 	return wire_main(argc, argv) ? 2 : cmocka_run_group_tests(tests, NULL, NULL);

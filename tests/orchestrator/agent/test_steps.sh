@@ -300,4 +300,22 @@ wait_until "served anew" of_v6 ".state == \"hydrated\" and .holder_pid != $old a
 step_done b v6 "$U" "$M" 1 FINISH
 jq -e --argjson s $SIZE '.result | .size_bytes == $s and .written_bytes >= 4096 and .mismatch_bytes == 0 and
 	(has("verified_bytes") or has("checksum_bytes") or has("hole_bytes") | not)' <<<"$STEP_BODY" >/dev/null || die "FINISH: $STEP_BODY"
+
+echo "# where the source makes no checksums a comparison that passed was by bytes, and is not done again"
+prepare v9
+M=$(new_uuid)
+step_done a v9 "$U" "$M" 1 CHECK
+reserve v9 "$U" "$M" 1
+step_done a v9 "$U" "$M" 1 STOP
+step_done a v9 "$U" "$M" 1 FENCE '{"to":"b"}'
+export_it v9 "$U" "$M" 1
+FILE_SOURCE=1 attach v9 "$U" "$M" 1
+step_done a v9 "$U" "$M" 1 INTENT
+step_done b v9 "$U" "$M" 1 BOOT '{"start":true}'
+is_hydrated v9 "$U" "$M" 1
+"$BIN_DIR/kclone" verify --control "$T/b/run/vol/v9/ctl.sock" --verify-holes read
+compared() { "$BIN_DIR/kclone" status --control "$T/b/run/vol/v9/ctl.sock" --json | jq -e '.verify | .state == "passed" and .data == "checksum" and .checksum_bytes == 0' >/dev/null; }
+wait_until "compared" compared
+step_done b v9 "$U" "$M" 1 FINISH
+compared || die "compared again"
 echo "ok"
