@@ -38,14 +38,14 @@ need() {
 }
 
 # own_mounts "$@": this script again, in a mount namespace of its own. Another test that makes a namespace takes a copy of all mounts that it
-# sees along, and a copy holds its device after our umount. What came along here is let go for the same reason.
+# sees along, and a copy holds its device after our umount. What came along here, of other tests, is let go for the same reason.
 own_mounts() {
 	local dir
 	if [ "$(readlink /proc/self/ns/mnt)" = "$(readlink "/proc/$PPID/ns/mnt")" ]; then
 		rmdir "$work"
 		exec unshare --mount --propagation private "$0" "$@"
 	fi
-	for dir in $(awk '$2 ~ "^/(tmp|dev/shm)/" {print $2}' /proc/self/mounts); do umount -l "$dir" 2>/dev/null || true; done
+	for dir in $(awk '$2 ~ "^/(tmp|dev/shm)/(kedge[.-]|kclone-test[.])" {print $2}' /proc/self/mounts); do umount -l "$dir" 2>/dev/null || true; done
 }
 
 # wait_for SECONDS WHAT COMMAND...: until the command succeeds
