@@ -43,6 +43,7 @@ need() {
 start_target() {
 	local log=$WORK/$1.log tries=200
 	shift
+	: >"$log" # what the one before said is not this one's answer
 	"$KTARGET" --portal 127.0.0.1:0 --iqn "$IQN" "$@" >"$log" 2>&1 &
 	TARGET_PID=$!
 	TARGET_PIDS+=("$TARGET_PID")
