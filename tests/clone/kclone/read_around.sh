@@ -19,7 +19,7 @@ fresh() {
 	wait_for 20 "the source is up" is_field .source.state up
 	wait_for 20 "the first copy is here" is_first_here
 }
-is_first_here() { [ "$(field .here_bytes)" -ge $mib ]; }
+is_first_here() { [ "$(field .here_bytes)" -ge $((mib / 4)) ]; } # one copy
 nbd() { qemu-io -f raw "$@" "nbd+unix:///?socket=$work/nbd" >"$work/qemu.out" 2>&1 || die "qemu-io: $(cat "$work/qemu.out")"; }
 # in_order OP FIRST NR BYTES: commands of qemu-io, one after the other
 in_order() {
