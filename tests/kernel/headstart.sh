@@ -127,8 +127,8 @@ power_off() {
 
 say "a power cut between the marks and their end: META.dm has some, META says so, the next start takes them and goes on"
 begin
-# the driver's third write of META would say that the clone is live: it stops there, and nothing is written
-strace -f -o "$work/strace" -e trace=pwrite64 -e inject=pwrite64:retval=4096:signal=SIGSTOP:when=3 \
+# the driver's second write of META would say that the clone is live: it stops there, and nothing is written
+strace -f -P "$work/meta" -o "$work/strace" -e trace=pwrite64 -e inject=pwrite64:retval=4096:signal=SIGSTOP:when=2 \
 	"$bin/kclone" serve --meta "$work/meta" --block --control "$work/control" --no-hydrate --head-start 8M >serve.out 2>>serve.err &
 serve_pid=$!
 wait_for 60 "the driver stops" grep -q 'stopped by SIGSTOP' strace
