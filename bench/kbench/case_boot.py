@@ -120,7 +120,7 @@ def run(bench):
         bench.say(f"   recorded: {os.path.getsize(history)} bytes, in a boot of {first['seconds']:.1f} s")
         variants = {"neither": off, "read-around": [], "history": [*off, "--prefetch", history], "both": ["--prefetch", history]}
         runs = rounds.take_turns(bench, {n: lambda o=o: round_of(bench, target.url, link.b, content, o) for n, o in variants.items()},
-                                bench.options.rounds, warm_up=False, seldom=() if bench.options.long else ("read-around",))
+                                bench.options.rounds, warm_up=False, seldom=("read-around",))
     finally:
         if target:
             target.stop()

@@ -10,7 +10,7 @@ from .nbdmap import NbdMap
 from .procs import CpuWindow, peak_memory_bytes
 from .targets import Ktarget, Nbdkit, PortPrinter, Tgtd
 
-# No goal is about it; with --long it takes part as often as the rest.
+# No goal is about it.
 SELDOM = ("qemu-img",)
 FLOORS = ("floor", "floor-holes", "floor-splice")
 MAP_CELLS, MAP_SECONDS = 1024, 3
@@ -107,7 +107,7 @@ def run(bench):
     source, dest = bench.make_image("hydrate.src", "mixed", size), bench.path("hydrate.dst")
     copier, servers = Copier(bench, source, dest, size), {}
     try:
-        runs = rounds.take_turns(bench, make_rigs(bench, copier, servers), bench.options.rounds, seldom=() if bench.options.long else SELDOM)
+        runs = rounds.take_turns(bench, make_rigs(bench, copier, servers), bench.options.rounds, seldom=SELDOM)
         order = map_order(bench, servers["ktarget"], copier) if bench.options.plot else None
     finally:
         for server in servers.values():

@@ -62,20 +62,25 @@ def table(bench, runs):
         bench.say(f"   {name:26}{rate['median']:14.1f}{rate['min']:8.1f}{rate['max']:8.1f}{of:13.2f}{busy:13.0f}{sent / MIB:10.1f}{relay:9.0f}")
 
 
-def over_link(bench, spec, size):
-    bench.say(f"   {spec.name}: {size // MIB} MiB, at most {payload_bytes_s(spec) / MIB:.1f} MiB/s of data")
+def measured(bench, spec, size, make_rigs, seldom=()):
+    """The competitors of make_rigs(bench, copier, servers) over one link, taking turns. Their runs, and what the link counted."""
     source, dest, servers = bench.make_image("links.src", "mixed", size), bench.path("links.dst"), {}
     link, counts = Link(bench, spec), None
     try:
         copier = LinkCopier(bench, link, source, dest, size)
         # no round to warm up: a link that is slower than the machine has nothing that could get warm
-        runs = rounds.take_turns(bench, make_rigs(bench, copier, servers), bench.options.rounds, warm_up=False,
-                                seldom=() if bench.options.long else ("bare",))
+        runs = rounds.take_turns(bench, make_rigs(bench, copier, servers), bench.options.rounds, warm_up=False, seldom=seldom)
     finally:
         for server in servers.values():
             server.stop()
         counts = link.close()
         bench.remove(source, dest)
+    return runs, counts
+
+
+def over_link(bench, spec, size):
+    bench.say(f"   {spec.name}: {size // MIB} MiB, at most {payload_bytes_s(spec) / MIB:.1f} MiB/s of data")
+    runs, counts = measured(bench, spec, size, make_rigs, seldom=("bare",))
     table(bench, runs)
     best = max([p for p in PEERS if p in runs], key=lambda p: stats.median(rounds.rates(runs[p])), default=None)
     return {"spec": spec._asdict(), "size_bytes": size, "capacity_bytes_s": payload_bytes_s(spec), "runs": runs, "packets": counts, "best_peer": best,

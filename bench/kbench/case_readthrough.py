@@ -7,7 +7,7 @@ from .procs import BenchError
 from .targets import Ktarget, Nbdkit, PortPrinter, Tgtd
 
 DEPTHS = (1, 32)
-# They count whole seconds, and no goal is about them; with --long they take part as often as the rest.
+# They count whole seconds, and no goal is about them.
 SELDOM = ("kclone-nbd-fio", "nbdkit-fio", "ktarget-iscsi-perf", "tgtd-iscsi-perf")
 
 
@@ -45,7 +45,7 @@ def measure(bench, clone, targets, size):
     for depth in DEPTHS:
         bench.say(f"   {depth} at a time")
         runs[str(depth)] = rounds.take_turns(bench, {name: one(rig, depth) for name, rig in rigs.items()}, bench.options.rounds,
-                                             seldom=() if bench.options.long else SELDOM)
+                                             seldom=SELDOM)
     here = clone.status()["here_bytes"]
     if here:
         raise BenchError(f"{here} bytes came to the clone while it was read: this was not read-through")

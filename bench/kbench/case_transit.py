@@ -1,29 +1,23 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Purpose. Case transit: a mixed image over a link, as it is and by --transit auto, in turns: is the choice ever slower than none?"""
 from . import rounds, stats
-from .case_links import LinkCopier
+from .case_links import measured
 from .context import GIB, MIB
-from .link import Link, LinkSpec
+from .link import LinkSpec
 from .targets import Ktarget
 
 # Of a volume of 1 GiB the share that each link gets. At 1 Gbit/s two cores compress about as fast as the link carries: there a wrong choice shows.
 LINKS = [(LinkSpec("1 Gbit/s, 0.5 ms", 1000, 0.5, 0), 4), (LinkSpec("100 Mbit/s, 10 ms", 100, 10, 0), 16)]
 
 
+def make_rigs(bench, copier, servers):
+    servers["ktarget"] = ktarget = Ktarget(bench, copier.source, place=copier.link.a)
+    return {mode: copier.at_b("kcopy-" + mode, ktarget, [bench.program("kcopy"), "--transit", mode, ktarget.url, copier.dest]) for mode in ("plain", "auto")}
+
+
 def over_link(bench, spec, size):
     bench.say(f"   {spec.name}: {size // MIB} MiB")
-    source, dest, servers = bench.make_image("transit.src", "mixed", size), bench.path("transit.dst"), []
-    link = Link(bench, spec)
-    try:
-        copier = LinkCopier(bench, link, source, dest, size)
-        servers.append(Ktarget(bench, source, place=link.a))
-        rigs = {mode: copier.at_b("kcopy-" + mode, servers[0], [bench.program("kcopy"), "--transit", mode, servers[0].url, dest]) for mode in ("plain", "auto")}
-        runs = rounds.take_turns(bench, rigs, bench.options.rounds, warm_up=False)
-    finally:
-        for server in servers:
-            server.stop()
-        link.close()
-        bench.remove(source, dest)
+    runs, _ = measured(bench, spec, size, make_rigs)
     rounds.copy_table(bench, runs)
     for mode, r in runs.items():
         bench.say(f"   {mode:26}{stats.median(rounds.rates(r, 'carried_bytes')) / MIB:14.1f} MiB sent")

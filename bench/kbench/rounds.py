@@ -22,7 +22,8 @@ SELDOM_ROUNDS = 3
 
 def take_turns(bench, rigs, nr_rounds, warm_up=True, seldom=()):
     """rigs: {name: function() -> dict of figures}. One round before, not counted, then nr_rounds. {name: [figures...]}
-    seldom: those that no goal is about take part in the first SELDOM_ROUNDS alone."""
+    seldom: those that no goal is about take part in the first SELDOM_ROUNDS alone, with --long as often as the rest."""
+    seldom = () if bench.options.long else seldom
     runs = {name: [] for name in rigs}
     for at in range(-1 if warm_up else 0, nr_rounds):
         for name in turns([n for n in rigs if n not in seldom or 0 <= at < SELDOM_ROUNDS], at):

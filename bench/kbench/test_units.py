@@ -122,12 +122,14 @@ class Turns(unittest.TestCase):
             self.assertEqual(sum(order.index(name) for order in orders), 6 * 4)
 
     def test_a_seldom_one_takes_part_in_the_first_rounds(self):
-        bench = types.SimpleNamespace(say=lambda text: None)
+        bench = types.SimpleNamespace(say=lambda text: None, options=types.SimpleNamespace(long=False))
         calls = []
         rigs = {name: lambda name=name: calls.append(name) or {} for name in "AB"}
         runs = rounds.take_turns(bench, rigs, 5, seldom=("B",))
         self.assertEqual((len(runs["A"]), len(runs["B"])), (5, rounds.SELDOM_ROUNDS))
         self.assertEqual((calls.count("A"), calls.count("B")), (6, rounds.SELDOM_ROUNDS)) # and does not warm up
+        bench.options.long = True
+        self.assertEqual(len(rounds.take_turns(bench, rigs, 5, seldom=("B",))["B"]), 5)
 
     def test_nobody_always_follows_the_same(self):
         orders = [rounds.turns(list("ABCDE"), at) for at in range(6)]
