@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Purpose. The grammars of names. Pure.
+ * Purpose. The grammars of names; words of a list. Pure.
  */
 #include "kedge/name.h"
 
+#include <errno.h>
 #include <string.h>
 
 static bool is_low(char c)
@@ -46,4 +47,12 @@ bool kedge_iqn_is_valid(const char *iqn)
 		if (!is_low(iqn[i]) && !strchr(".-:", iqn[i]))
 			return false;
 	return true;
+}
+
+int kedge_word_find(const char *const *words, unsigned nr_words, const char *text)
+{
+	for (unsigned i = 0; i < nr_words; i++)
+		if (strcmp(text, words[i]) == 0)
+			return (int)i;
+	return -EINVAL;
 }

@@ -15,6 +15,7 @@
 
 #include "kedge/bytes.h"
 #include "kedge/disk.h"
+#include "kedge/name.h"
 
 #define TICK_FIRST_MS 20
 #define TICK_MS 250
@@ -36,13 +37,12 @@ const char *kcopy_holes_name(enum kcopy_holes holes)
 
 bool kcopy_holes_parse(const char *text, enum kcopy_holes *ret_holes)
 {
-	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(holes_names); i++) {
-		if (strcmp(text, holes_names[i]) != 0)
-			continue;
-		*ret_holes = (enum kcopy_holes)i;
-		return true;
-	}
-	return false;
+	int i = kedge_word_find(holes_names, KEDGE_ARRAY_LEN(holes_names), text);
+
+	if (i < 0)
+		return false;
+	*ret_holes = (enum kcopy_holes)i;
+	return true;
 }
 
 void kcopy_hydrator_event(struct kcopy_hydrator *h, const char *name, const char *text)
@@ -92,7 +92,7 @@ static struct kcopy_copy *idle_copy(struct kcopy_hydrator *h)
 	return NULL;
 }
 
-void kcopy_copy_read(struct kcopy_copy *c, kedge_source_fn fn)
+void kcopy_copy_ask(struct kcopy_copy *c, void (*ask)(struct kedge_source *src, struct kedge_source_io *io), kedge_source_fn fn)
 {
 	struct kcopy_hydrator *h = c->h;
 
@@ -107,7 +107,7 @@ void kcopy_copy_read(struct kcopy_copy *c, kedge_source_fn fn)
 		.fn = fn,
 		.arg = c,
 	};
-	h->src->ops->read(h->src, &c->io);
+	ask(h->src, &c->io);
 }
 
 static void put_copy(struct kcopy_copy *c)
@@ -193,7 +193,7 @@ static void begin_copy(struct kcopy_hydrator *h, struct kcopy_copy *c, struct ke
 		h->claims->ops->fill(h->claims, claim, NULL, c->segs, 1, filled_cb, c);
 		return;
 	}
-	kcopy_copy_read(c, read_cb);
+	kcopy_copy_ask(c, h->src->ops->read, read_cb);
 }
 
 /* ---- the run ---- */

@@ -156,8 +156,9 @@ bool kcopy_hydrator_may_begin(struct kcopy_hydrator *h);
 /* Around each copy: what the governor knows of it. */
 void kcopy_copy_begun(struct kcopy_copy *c, uint64_t nr_bytes);
 void kcopy_copy_ended(struct kcopy_copy *c);
-/* Read it at the source; fn takes it out of issued_bytes. */
-void kcopy_copy_read(struct kcopy_copy *c, kedge_source_fn fn);
+/* Ask the source for its range, into its buffer: the bytes (ops->read) or their checksums (ops->sums), for which the source has to read them all the
+ * same. fn takes it out of issued_bytes. */
+void kcopy_copy_ask(struct kcopy_copy *c, void (*ask)(struct kedge_source *src, struct kedge_source_io *io), kedge_source_fn fn);
 void kcopy_hydrator_pump(struct kcopy_hydrator *h);
 void kcopy_hydrator_fail(struct kcopy_hydrator *h, int code, const struct kedge_err *err, const char *what);
 void kcopy_hydrator_event(struct kcopy_hydrator *h, const char *name, const char *text);
@@ -172,8 +173,6 @@ void kcopy_verify_forget(struct kcopy_hydrator *h);
 /* verify_sum.c */
 /* Can what would be read on both sides be compared by the source's checksum? */
 bool kcopy_verify_can_sum(const struct kcopy_hydrator *h);
-/* Ask for the checksums of a copy's range, into its buffer; fn takes it out of issued_bytes. */
-void kcopy_verify_sum_ask(struct kcopy_copy *c, kedge_source_fn fn);
 /* False: they differ from those of own_buf. Nothing is counted then: the bytes say where, and whether it is a difference at all. */
 bool kcopy_verify_sum_compare(struct kcopy_copy *c);
 

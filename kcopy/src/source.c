@@ -16,6 +16,7 @@
 
 #include "iscsi_source.h"
 #include "kedge/bytes.h"
+#include "kedge/name.h"
 
 #define SESSIONS_DEFAULT 2
 
@@ -47,10 +48,7 @@ const char *kcopy_transit_mode_name(enum kcopy_transit_mode mode)
 
 int kcopy_transit_mode_parse(const char *text)
 {
-	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(transit_names); i++)
-		if (strcmp(text, transit_names[i]) == 0)
-			return (int)i;
-	return -EINVAL;
+	return kedge_word_find(transit_names, KEDGE_ARRAY_LEN(transit_names), text);
 }
 
 int kcopy_initiator_iqn(const char *given, char ret_iqn[KEDGE_IQN_MAX + 1], struct kedge_err *err)

@@ -158,9 +158,9 @@ static void begin(struct kcopy_hydrator *h, struct kcopy_copy *c)
 	kcopy_copy_begun(c, c->nr_bytes);
 	c->nr_pending = c->check == KCOPY_CHECK_OWN || c->check == KCOPY_CHECK_SOURCE ? 1 : 2;
 	if (c->check == KCOPY_CHECK_SUM)
-		kcopy_verify_sum_ask(c, source_cb);
+		kcopy_copy_ask(c, h->src->ops->sums, source_cb);
 	else if (c->check != KCOPY_CHECK_OWN)
-		kcopy_copy_read(c, source_cb);
+		kcopy_copy_ask(c, h->src->ops->read, source_cb);
 	if (c->check != KCOPY_CHECK_SOURCE)
 		h->claims->ops->audit_read(h->claims, c->start_bytes, c->nr_bytes, c->own_buf, own_cb, c);
 }

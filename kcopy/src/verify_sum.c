@@ -13,6 +13,7 @@
 
 #include "hydrator.h"
 #include "kedge/bytes.h"
+#include "kedge/name.h"
 #include "kedge/transit.h"
 
 static_assert((KCOPY_COPY_BYTES_MAX / KEDGE_TRANSIT_EXTENT_MAX_BYTES) * KEDGE_TRANSIT_SUM_BYTES <= KEDGE_BLOCK_BYTES,
@@ -27,36 +28,17 @@ const char *kcopy_data_name(enum kcopy_data data)
 
 bool kcopy_data_parse(const char *text, enum kcopy_data *ret_data)
 {
-	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(names); i++) {
-		if (strcmp(text, names[i]) != 0)
-			continue;
-		*ret_data = (enum kcopy_data)i;
-		return true;
-	}
-	return false;
+	int i = kedge_word_find(names, KEDGE_ARRAY_LEN(names), text);
+
+	if (i < 0)
+		return false;
+	*ret_data = (enum kcopy_data)i;
+	return true;
 }
 
 bool kcopy_verify_can_sum(const struct kcopy_hydrator *h)
 {
 	return h->data == KCOPY_DATA_BY_CHECKSUM && h->src->ops->sums && !h->has_no_sums;
-}
-
-void kcopy_verify_sum_ask(struct kcopy_copy *c, kedge_source_fn fn)
-{
-	struct kcopy_hydrator *h = c->h;
-
-	kcopy_bucket_take(&h->bucket, c->nr_bytes); /* the source's disk has to read them all the same */
-	h->issued_bytes += c->nr_bytes;
-	c->is_reading = true;
-	c->io = (struct kedge_source_io){
-		.start_bytes = c->start_bytes,
-		.nr_bytes = c->nr_bytes,
-		.buf = c->buf,
-		.prio = KEDGE_PRIO_BACKGROUND,
-		.fn = fn,
-		.arg = c,
-	};
-	h->src->ops->sums(h->src, &c->io);
 }
 
 bool kcopy_verify_sum_compare(struct kcopy_copy *c)

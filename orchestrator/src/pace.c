@@ -9,15 +9,13 @@
 #include <string.h>
 
 #include "kedge/bytes.h"
+#include "kedge/name.h"
 
 bool pace_is_transit(const char *text)
 {
 	static const char *const names[] = {"auto", "plain", "checked", "zstd"};
 
-	for (size_t i = 0; i < KEDGE_ARRAY_LEN(names); i++)
-		if (strcmp(text, names[i]) == 0)
-			return true;
-	return false;
+	return kedge_word_find(names, KEDGE_ARRAY_LEN(names), text) >= 0;
 }
 
 /* 1: *ret_v is what was given; 0: nothing was. */

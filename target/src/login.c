@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kedge/err.h"
+#include "kedge/name.h"
 #include "kedge/uuid.h"
 
 enum { CSG_SECURITY = 0, CSG_OPERATIONAL = 1, CSG_FULL = 3 };
@@ -219,10 +220,7 @@ static bool is_declaration(const char *key)
 	static const char *const names[] = {"InitiatorName", "InitiatorAlias", "TargetName", "SessionType", "AuthMethod",
 					    "CHAP_A", "CHAP_I", "CHAP_C", "CHAP_N", "CHAP_R", "SendTargets"};
 
-	for (size_t i = 0; i < KEDGE_ARRAY_LEN(names); i++)
-		if (strcmp(key, names[i]) == 0)
-			return true;
-	return false;
+	return kedge_word_find(names, KEDGE_ARRAY_LEN(names), key) >= 0;
 }
 
 static void take_key(struct tgt_login *l, const char *key, const char *value)

@@ -16,6 +16,7 @@
 
 #include "kedge/bytes.h"
 #include "kedge/log.h"
+#include "kedge/name.h"
 #include "tgt/tgt.h"
 
 struct program {
@@ -72,13 +73,12 @@ static bool take_free_space(const char *text, enum tgt_free_space *ret_how)
 {
 	static const char *const names[] = {[TGT_FREE_COPY] = "copy", [TGT_FREE_SKIP] = "skip", [TGT_FREE_MUST] = "must"};
 
-	for (unsigned i = 0; i < KEDGE_ARRAY_LEN(names); i++) {
-		if (strcmp(text, names[i]) == 0) {
-			*ret_how = (enum tgt_free_space)i;
-			return true;
-		}
-	}
-	return false;
+	int i = kedge_word_find(names, KEDGE_ARRAY_LEN(names), text);
+
+	if (i < 0)
+		return false;
+	*ret_how = (enum tgt_free_space)i;
+	return true;
 }
 
 static int serve(const struct tgt_opts *o)
